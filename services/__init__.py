@@ -1,0 +1,1 @@
+"""What the API and the worker speak through: settings, errors, jobs, storage and the queue."""

@@ -1,0 +1,1 @@
+"""Jobs: what a job is (contract), where its truth lies (store) and who is told to look (dispatch)."""

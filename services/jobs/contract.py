@@ -1,0 +1,205 @@
+"""What a job is: its request, its states and its record. No SQL, no HTTP, no models in here.
+
+``queued → running → succeeded | failed``; ``queued | running → canceled``; ``queued → expired`` past its deadline;
+``running → queued`` when its worker is lost. Terminal states never change.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MAX_FRAMES = 960
+MAX_PROMPT_CHARACTERS = 300
+DEFAULT_FPS = 24
+DEFAULT_DURATION_S = 2.0
+
+
+class JobState(StrEnum):
+    """Where a job stands; the last four are terminal."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+
+TERMINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED, JobState.EXPIRED})
+
+
+class Stage(StrEnum):
+    """What a running job is doing; in the order in which it does it."""
+
+    FETCH = "fetch"
+    ALIGN = "align"
+    INVERT = "invert"
+    MOVE = "move"
+    RENDER = "render"
+    ENCODE = "encode"
+    STORE = "store"
+
+
+class VideoFormat(StrEnum):
+    """Container and codec of the result."""
+
+    MP4 = "mp4"
+    WEBM = "webm"
+    GIF = "gif"
+    WEBP = "webp"
+    APNG = "apng"
+
+
+MEDIA_TYPES: dict[VideoFormat, str] = {
+    VideoFormat.MP4: "video/mp4",
+    VideoFormat.WEBM: "video/webm",
+    VideoFormat.GIF: "image/gif",
+    VideoFormat.WEBP: "image/webp",
+    VideoFormat.APNG: "image/apng",
+}
+
+MetadataText = Annotated[str, StringConstraints(max_length=500)]
+
+
+class OutputOptions(BaseModel):
+    """How the frames become a file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: VideoFormat = VideoFormat.MP4
+    size: int | None = Field(None, ge=64, le=1024, description="Edge length in px, even; default: the model's resolution.")
+    quality: int = Field(80, ge=1, le=100, description="Encoder quality, 100 is best.")
+    poster: bool = Field(True, description="Also store the judged frame as a JPEG poster.")
+
+
+class AnimationOptions(BaseModel):
+    """What to animate and how; everything of a request but the picture. Stored with the job as JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
+    model: str | None = Field(None, max_length=64, description="A model id of GET /v1/models; default: the first one.")
+    source: Literal["image", "sampled"] = Field("image", description='"sampled": no picture, a face sampled from the model.')
+    intensity: float = Field(1.0, ge=0.0, le=2.0, allow_inf_nan=False)
+    duration_s: float | None = Field(None, gt=0.0, le=40.0, allow_inf_nan=False)
+    frames: int | None = Field(None, ge=1, le=MAX_FRAMES)
+    fps: int = Field(DEFAULT_FPS, ge=1, le=60)
+    loop: Literal["none", "pingpong"] = "none"
+    easing: Literal["smooth", "linear"] = "smooth"
+    seed: int | None = Field(None, ge=0, le=2**32 - 1)
+    align: Literal["auto", "none"] = "auto"
+    output: OutputOptions = OutputOptions()
+    metadata: dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], MetadataText] = Field(
+        default_factory=dict, max_length=16
+    )
+    deadline_s: int | None = Field(None, ge=1, le=86_400, description="Expire if not started within this many seconds.")
+    ttl_s: int | None = Field(None, ge=60, le=30 * 86_400, description="Keep the result this long.")
+
+    @property
+    def frames_total(self) -> int:
+        """Number of distinct frames to draw (a pingpong loop repeats them and draws no more)."""
+        if self.frames is not None:
+            return self.frames
+        seconds = DEFAULT_DURATION_S if self.duration_s is None else self.duration_s
+        return max(1, min(MAX_FRAMES, round(seconds * self.fps)))
+
+
+class InputFacts(BaseModel):
+    """What is known of the accepted picture. ``key`` is its place in the object store, None for a sampled face."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str | None = None
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+class OutputFacts(BaseModel):
+    """What is known of the stored result."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str
+    format: VideoFormat
+    width: int
+    height: int
+    fps: int
+    frames: int
+    bytes: int
+    sha256: str
+    poster_key: str | None = None
+
+
+class JobError(BaseModel):
+    """Why a job failed, in words."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    code: str
+    message: str
+    hint: str = ""
+    retryable: bool = False
+
+
+class JobRecord(BaseModel):
+    """One job as the store knows it. ``revision`` grows with every change (ETag and SSE ids are made of it)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    owner: str
+    state: JobState
+    cancel_requested: bool = False
+    revision: int
+    options: AnimationOptions
+    input: InputFacts
+    seed: int
+    model_id: str
+    model_sha256: str | None = None
+    stage: Stage | None = None
+    progress: float = 0.0
+    frames_done: int = 0
+    frames_total: int
+    preview_jpeg: bytes | None = None
+    attempt: int = 0
+    crashes: int = 0
+    created_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    expires_at: datetime | None = None
+    output: OutputFacts | None = None
+    quality: dict[str, float] | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    error: JobError | None = None
+    worker: str | None = None
+
+    @property
+    def terminal(self) -> bool:
+        """True when nothing can change any more but the life of the stored result."""
+        return self.state in TERMINAL_STATES
+
+
+class Lease(BaseModel):
+    """A worker's right to run one attempt: every write of that attempt carries ``token``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    record: JobRecord
+    token: str
+    expires_at: datetime
+
+
+def make_job_id() -> str:
+    """Return a new unguessable job id, e.g. ``anm_3f9c…`` (128 random bits)."""
+    return "anm_" + secrets.token_hex(16)
+
+
+def json_safe(value: BaseModel) -> dict[str, Any]:
+    """Return the model as plain JSON types, for a JSON column."""
+    return value.model_dump(mode="json")
