@@ -67,7 +67,7 @@ EXPRESSIONS: dict[str, dict[str, float]] = {
     "wink_l": {"eye_l": 0.0, "mouth_curve": 0.5, "mouth_width": 1.08},
     "wink_r": {"eye_r": 0.0, "mouth_curve": 0.5, "mouth_width": 1.08},
     "open_mouth": {"mouth_open": 0.8, "mouth_width": 0.92},
-    "pout": {"pout": 1.0, "mouth_width": 0.86, "mouth_curve": -0.3, "brow_h": -0.25, "brow_a": 0.3},
+    "pout": {"pout": 1.0, "mouth_width": 0.86, "mouth_curve": -0.12, "brow_h": -0.25, "brow_a": 0.35},
     "raise_brows": {"brow_h": 1.0},
     "frown_brows": {"brow_h": -0.8, "brow_a": 0.8},
     "skeptic": {"brow_asym": 0.95, "mouth_curve": -0.15, "eye_l": 0.78},
