@@ -1,0 +1,77 @@
+"""Writes a bundle directory: hashes, manifest, all or nothing. Standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from model.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, check_file_name
+from model.errors import BundleError
+
+
+def write_bundle(directory: Path | str, manifest_fields: Mapping[str, Any], files: Mapping[str, Path | bytes]) -> Path:
+    """Write a bundle and return its directory; an earlier bundle at that place is replaced.
+
+    The bundle is made complete in a hidden folder beside its place and then renamed, so a reader sees the old bundle,
+    none for an instant, or the new one, but never half of one.
+
+    Args:
+        directory: where the bundle shall stand.
+        manifest_fields: the manifest without ``files`` (they are hashed here); ``schema_version`` may be left out.
+        files: file name → path to copy, or the bytes themselves.
+
+    Raises:
+        BundleError: bundle-invalid, before anything is replaced.
+    """
+    target = Path(directory)
+    if target.exists() and not (target / MANIFEST_NAME).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise BundleError(
+            "bundle-invalid",
+            f"{target} exists and is no bundle; it would be lost.",
+            "Name another folder for the bundle, or empty that one first.",
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
+    try:
+        entries: dict[str, dict[str, Any]] = {}
+        for name, source in files.items():
+            check_file_name(name)
+            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+            _write_synced(staging / name, data)
+        manifest = Manifest.from_dict({"schema_version": SCHEMA_VERSION, **manifest_fields, "files": entries})
+        text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        _write_synced(staging / MANIFEST_NAME, text.encode())
+        staging.chmod(0o755)  # mkdtemp makes it private; a bundle is read by other users (containers)
+        _replace(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def _replace(staging: Path, target: Path) -> None:
+    if not target.exists():
+        staging.rename(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
+    aside.rmdir()
+    target.rename(aside)
+    try:
+        staging.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
