@@ -1,0 +1,46 @@
+# The HTTP API: no inference runtime, no model weights (it reads manifests only), no torch.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS dependencies
+WORKDIR /build
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:${PATH}
+COPY pyproject.toml deploy/list_requirements.py deploy/constraints.txt ./
+# The cache mount keeps wheels between builds and out of the image.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python list_requirements.py api postgres > requirements.txt \
+    && python -m pip install --requirement requirements.txt --constraint constraints.txt \
+    && python -m pip uninstall --yes pip
+
+# The API answers GET /v1/models from the manifests; the weights stay with the workers.
+FROM ${BASE_IMAGE} AS manifests
+COPY bundles /bundles
+RUN find /bundles -type f ! -name manifest.json -delete
+
+FROM ${BASE_IMAGE} AS api
+LABEL org.opencontainers.image.title="animato api" \
+      org.opencontainers.image.licenses="Apache-2.0"
+ENV PATH=/opt/venv/bin:${PATH} \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    ANIMATO_BUNDLES_DIR=/app/bundles \
+    ANIMATO_DATA_DIR=/tmp/animato \
+    ANIMATO_LOG_FORMAT=json \
+    ANIMATO_HOST=0.0.0.0 \
+    ANIMATO_PORT=8000
+WORKDIR /app
+COPY --from=dependencies /opt/venv /opt/venv
+COPY LICENSE NOTICE ./
+COPY --from=manifests /bundles bundles
+COPY samples samples
+# Only the manifest reader of model/: the image can't import what it must not run.
+COPY model/__init__.py model/errors.py model/
+COPY model/bundle model/bundle
+COPY services services
+COPY deploy/check_api.py deploy/check_api.py
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=40s --retries=3 CMD ["python", "deploy/check_api.py"]
+CMD ["uvicorn", "services.api.app:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000", \
+     "--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "20"]

@@ -1,0 +1,43 @@
+# The worker: bundles, onnxruntime, ffmpeg (a wheel carries it). No web framework, no torch.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS dependencies
+# cpu or gpu: the two onnxruntime wheels share one import name and can't stand side by side.
+ARG RUNTIME=cpu
+WORKDIR /build
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:${PATH}
+COPY pyproject.toml deploy/list_requirements.py deploy/constraints.txt ./
+# The cache mount keeps wheels between builds and out of the image.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python list_requirements.py worker postgres "${RUNTIME}" > requirements.txt \
+    && python -m pip install --requirement requirements.txt --constraint constraints.txt \
+    && python -m pip uninstall --yes pip
+
+FROM ${BASE_IMAGE} AS worker
+LABEL org.opencontainers.image.title="animato worker" \
+      org.opencontainers.image.licenses="Apache-2.0"
+ENV PATH=/opt/venv/bin:${PATH} \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    OMP_NUM_THREADS=1 \
+    ANIMATO_BUNDLES_DIR=/app/bundles \
+    ANIMATO_DATA_DIR=/tmp/animato \
+    ANIMATO_LOG_FORMAT=json \
+    ANIMATO_WORKER_METRICS_PORT=9100
+WORKDIR /app
+COPY --from=dependencies /opt/venv /opt/venv
+# The gpu wheels bring CUDA and cuDNN as Python packages; the loader finds them here. Writes an empty list for cpu.
+RUN find /opt/venv -type d -path '*/nvidia/*/lib' > /etc/ld.so.conf.d/animato-gpu.conf && ldconfig
+COPY LICENSE NOTICE ./
+COPY bundles bundles
+COPY model model
+COPY services/*.py services/
+COPY services/jobs services/jobs
+COPY worker worker
+COPY deploy/check_worker.py deploy/check_worker.py
+USER 10001:10001
+EXPOSE 9100
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "deploy/check_worker.py"]
+CMD ["python", "-m", "worker.app"]
