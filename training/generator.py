@@ -1,0 +1,141 @@
+"""The generator stage: a StyleGAN2 that learns to draw what the renderer draws, from pairs of one identity.
+
+Supervised by pictures whose factors are known; no discriminator. Needs a rendered pool, not skia.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.faces.parameters import (
+    FACTOR_HIGHS,
+    FACTOR_LOWS,
+    FACTOR_MEANS,
+    HALF_RANGES,
+    NUM_EXPRESSION,
+    NUM_OPTIONS,
+)
+from training.losses import explained_difference, face_weights, pair_loss, psnr_db
+from training.networks.stylegan2 import Crop, FactorFeatures, FactorMapping, Generator, SynthesisNetwork
+from training.optimizers import build_optimizers, schedule
+from training.recipes import GeneratorPhase, GeneratorRecipe
+from training.renders import Pool
+
+FACE_CROP = Crop(top=4, left=3, height=10, width=10)
+HELD_OUT_PICTURES = 64
+
+
+def build_generator(recipe: GeneratorRecipe) -> Generator:
+    """Build an untrained generator."""
+    lows = torch.from_numpy((FACTOR_LOWS - FACTOR_MEANS) / HALF_RANGES)
+    highs = torch.from_numpy((FACTOR_HIGHS - FACTOR_MEANS) / HALF_RANGES)
+    features = FactorFeatures(lows, highs, NUM_EXPRESSION, NUM_OPTIONS)
+    resolution = 4 * 2 ** (len(recipe.channels) - 1)
+    synthesis = SynthesisNetwork(resolution, recipe.w_dim, recipe.channels)
+    return Generator(FactorMapping(features, recipe.w_dim), synthesis)
+
+
+def to_pictures(pixels: np.ndarray) -> Tensor:
+    """Turn pool pictures into network pictures.
+
+    Shapes: [N,S,S,3] uint8 → [N,3,S,S] in [-1,1], channels last.
+    """
+    return torch.tensor(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+class GeneratorStage:
+    """Trains a generator through its phases."""
+
+    name = "generator"
+
+    def __init__(self, recipe: GeneratorRecipe, pool: Pool, held_out: Pool) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.pool = recipe, pool
+        self.generator = build_generator(recipe).to(memory_format=torch.channels_last)
+        self.modules = nn.ModuleDict({"generator": self.generator})
+        self.optimizers = build_optimizers([self.generator], recipe.phases[0].lr)
+        self.ema_decay = recipe.ema_decay
+        self.steps = sum(phase.steps for phase in recipe.phases)
+        self.weights = {size: face_weights(size) for size in (16, 32, 64, 128, 256)}
+        self.held_pictures = to_pictures(np.asarray(held_out.pictures[:HELD_OUT_PICTURES]))
+        self.held_factors = torch.from_numpy(np.asarray(held_out.factors[:HELD_OUT_PICTURES]))
+        self._resolution = recipe.phases[0].resolution
+        self._order: tuple[tuple[int, int], np.ndarray] | None = None
+
+    def locate(self, step: int) -> tuple[GeneratorPhase, int]:
+        """Give the phase of a step and the step within it."""
+        for phase in self.recipe.phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        raise IndexError(f"the recipe ends before step {step}")
+
+    def learning_rate(self, step: int) -> float:
+        """Give the learning rate at a step: every phase rises, stays and falls by itself."""
+        phase, within = self.locate(step)
+        return phase.lr * schedule(within, phase.steps, phase.flat)
+
+    def ema_warmup(self, step: int) -> int:
+        """Start the average anew with every phase."""
+        return self.locate(step)[1]
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Compare one batch of pairs with the renderer's pictures, on a window around the face now and then."""
+        phase, within = self.locate(step)
+        self._resolution = phase.resolution
+        rng = np.random.default_rng([self.recipe.seed, 0, step])
+        resolution = phase.resolution // 2 if within < phase.half_size * phase.steps else phase.resolution
+        # fewer windows late, so that hair and clothes get crisp
+        share = phase.crop * (1.0 if within < 0.6 * phase.steps else 0.4)
+        crop = FACE_CROP if rng.random() < share else None
+        pairs = self._pick(within, phase.batch // 2)
+        rows = np.stack([2 * pairs, 2 * pairs + 1], 1).ravel()
+        truth = to_pictures(self.pool.pictures[rows])
+        truth = F.avg_pool2d(truth, truth.shape[-1] // resolution)
+        factors = torch.from_numpy(self.pool.factors[rows])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            drawn = self.generator(factors, resolution, crop)
+        weights = self.weights[resolution]
+        if crop is not None:
+            # the window's rim lacks its surroundings: leave it out
+            rim = max(1, resolution // 32)
+            top, left = crop.at(resolution)
+            scale = crop.height * crop.width / 16**2
+            truth, weights = truth[:, :, top, left], weights[:, :, top, left] * scale
+            truth, drawn, weights = (t[:, :, rim:-rim, rim:-rim] for t in (truth, drawn, weights))
+        return pair_loss(drawn.float(), truth, weights), {"resolution": resolution}
+
+    @torch.no_grad()
+    def evaluate(self, ema: nn.ModuleDict) -> dict[str, float]:
+        """Measure explained difference and PSNR on held-out identities, at the resolution that is being trained."""
+        generator = ema["generator"]
+        size = self._resolution
+        truth = F.avg_pool2d(self.held_pictures, self.held_pictures.shape[-1] // size)
+        drawn = torch.cat([generator(part, size) for part in self.held_factors.split(16)])
+        explained = explained_difference(drawn, truth, self.weights[size])
+        return {"explained": float(explained), "psnr_db": float(psnr_db(drawn, truth))}
+
+    def _pick(self, step: int, per_batch: int) -> np.ndarray:
+        pairs = len(self.pool) // 2
+        epoch, place = divmod(step, pairs // per_batch)
+        if self._order is None or self._order[0] != (epoch, per_batch):
+            order = np.random.default_rng([self.recipe.seed, 1, epoch]).permutation(pairs)
+            self._order = ((epoch, per_batch), order)
+        return self._order[1][place * per_batch : (place + 1) * per_batch]
+
+
+def measure_w_avg(generator: Generator, factors: Tensor) -> None:
+    """Set the mapping's average w from plausible factors.
+
+    Shapes: factors [N,Z_DIM].
+    """
+    with torch.no_grad():
+        generator.mapping.w_avg.copy_(generator.mapping(factors).mean(0))
+
+
+def count_ws(resolution: int) -> int:
+    """Give the number of ws rows of a resolution (18 at 1024)."""
+    return 2 * int(math.log2(resolution)) - 2

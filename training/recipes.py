@@ -1,0 +1,66 @@
+"""Named recipes: every number of a training run in one place. Plain dataclasses; a run's options.json is one of these."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class RendersRecipe:
+    """How many pictures are rendered, from which seed."""
+
+    count: int = 30_000
+    held_out: int = 512
+    seed: int = 128
+    held_out_seed: int = 990
+
+
+@dataclass(frozen=True)
+class GeneratorPhase:
+    """One stretch of generator training at one resolution, with its own learning-rate schedule."""
+
+    resolution: int
+    steps: int
+    batch: int
+    lr: float
+    crop: float  # share of batches drawn on a window around the face above 16 px
+    flat: float = 0.5  # share of the steps before the rate falls
+    half_size: float = 0.0  # share of the steps first done at half the resolution
+
+
+@dataclass(frozen=True)
+class GeneratorRecipe:
+    """The renderer-supervised generator."""
+
+    channels: tuple[int, ...]
+    w_dim: int
+    phases: tuple[GeneratorPhase, ...]
+    ema_decay: float = 0.998
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that one domain's bundle is made from."""
+
+    name: str
+    domain: str
+    resolution: int
+    generator: GeneratorRecipe
+    renders: RendersRecipe = field(default_factory=RendersRecipe)
+    embed_dim: int = 128
+
+
+HUMAN_128 = Recipe(
+    name="human-128",
+    domain="human",
+    resolution=128,
+    generator=GeneratorRecipe(
+        channels=(128, 128, 128, 96, 48, 24),
+        w_dim=128,
+        phases=(
+            GeneratorPhase(resolution=64, steps=3600, batch=12, lr=1e-2, crop=0.5, half_size=0.12),
+            GeneratorPhase(resolution=128, steps=12_500, batch=8, lr=6e-3, crop=0.4, flat=0.55),
+        ),
+    ),
+)
+
+RECIPES = {recipe.name: recipe for recipe in (HUMAN_128,)}
