@@ -1,0 +1,405 @@
+// The page at "/": choose a face, say a sentence, watch the job, play the film. It uses nothing but the public API of
+// this service, and every text that came from elsewhere is set by textContent only.
+
+import { Problem, TERMINAL, call, pathOf, watch, writeCurl } from "./service.js";
+
+const $ = (id) => document.getElementById(id);
+const make = (tag, properties, ...children) => {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+};
+const STEPS = { fetch: 0, align: 0, invert: 0, move: 1, render: 2, encode: 3, store: 3 };
+const SAYING = {
+  fetch: "Opening the picture",
+  align: "Finding the face",
+  invert: "Learning the face",
+  move: "Planning the motion",
+  render: "Drawing",
+  encode: "Making the film",
+  store: "Putting it away",
+};
+const TAKES_KEPT = 24;
+
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+let face = null; // {kind: "file", blob, name, url, sample} or {kind: "sampled"}
+let stopWatching = () => {};
+let shown = null; // the job on the stage
+let models = [];
+let takes = readTakes();
+
+function showProblem(error) {
+  const known = error instanceof Problem;
+  const [detail, hint] = $("problem").children;
+  detail.textContent = known ? error.message : "Something on this page went wrong.";
+  hint.textContent = known ? error.hint : String(error);
+  $("problem").hidden = false;
+  $("problem").scrollIntoView({ block: "nearest" });
+}
+
+// ---- the face -------------------------------------------------------------------------------------------------
+
+function show(what) {
+  $("stage").dataset.show = what;
+  if (what !== "video") $("video").pause();
+}
+
+/** Put the chosen face back on the stage, as it was before any job. */
+function showFace() {
+  if (!face) show("empty");
+  else if (face.kind === "sampled") show("surprise");
+  else {
+    $("face").src = face.url;
+    show("face");
+  }
+}
+
+function chooseFace(chosen, tile = null) {
+  if (face?.url?.startsWith("blob:")) URL.revokeObjectURL(face.url);
+  face = chosen;
+  for (const other of document.querySelectorAll(".tile")) other.setAttribute("aria-pressed", String(other === tile));
+  $("problem").hidden = true;
+  $("result").hidden = true;
+  showFace();
+}
+
+function chooseFile(file) {
+  if (!file) return;
+  $("face").alt = `The chosen face, ${file.name || "pasted"}`;
+  chooseFace({ kind: "file", blob: file, name: file.name || "face.png", url: URL.createObjectURL(file) }, $("choose"));
+}
+
+function makeSampleTile(sample) {
+  const picture = make("img", { src: sample.url, alt: "" });
+  const tile = make("button", { type: "button", className: "tile", ariaLabel: `Sample face ${sample.name}` }, picture);
+  tile.setAttribute("aria-pressed", "false");
+  tile.addEventListener("click", () => {
+    $("face").alt = `Sample face ${sample.name}`;
+    chooseFace({ kind: "file", name: sample.url.split("/").pop(), url: sample.url, sample: true }, tile);
+  });
+  return tile;
+}
+
+async function loadSamples() {
+  const { data } = await call("/samples");
+  $("samples").replaceChildren(...data.map(makeSampleTile));
+  if (!face && data.length && !location.hash) $("samples").firstElementChild.click();
+}
+
+// ---- the sentence ---------------------------------------------------------------------------------------------
+
+const promptText = () => $("prompt").value.replace(/\s+/g, " ").trim();
+
+function markPreset() {
+  for (const chip of $("presets").children) chip.setAttribute("aria-pressed", String(chip.textContent === promptText()));
+}
+
+function showPresets() {
+  const model = models.find((each) => each.id === $("model").value) || models[0];
+  const presets = model?.presets?.length ? model.presets : (model?.expressions ?? []);
+  $("presets").replaceChildren(
+    ...presets.slice(0, 12).map((words) => {
+      const chip = make("button", { type: "button", className: "chip", textContent: words });
+      chip.addEventListener("click", () => {
+        $("prompt").value = words;
+        markPreset();
+      });
+      return chip;
+    }),
+  );
+  markPreset();
+}
+
+async function loadModels() {
+  ({ data: models } = await call("/v1/models"));
+  $("model").replaceChildren(...models.map((model) => new Option(model.id, model.id)));
+  $("model-field").hidden = models.length < 2;
+  showPresets();
+}
+
+function showDials() {
+  $("intensity-value").textContent = Number($("intensity").value).toFixed(1);
+  $("duration-value").textContent = `${Number($("duration").value).toFixed(1)} s`;
+}
+
+// ---- the job --------------------------------------------------------------------------------------------------
+
+/** Read the form into the fields of POST /v1/animations; Raises: Problem when a field can't be right. */
+function readFields() {
+  if (!promptText()) throw new Problem("Say what the face should do.", "One sentence is enough, for example “smiling”.");
+  if (!face) throw new Problem("Choose a face first.", "Drop a picture, pick a sample, or take a surprise.");
+  const fields = { prompt: promptText(), intensity: $("intensity").value, duration_s: $("duration").value };
+  const seed = $("seed").value.trim();
+  if (seed && (!/^\d+$/.test(seed) || Number(seed) > 4294967295)) {
+    throw new Problem("The seed is a whole number up to 4294967295.", "Leave it empty for a new one every time.");
+  }
+  if (seed) fields.seed = seed;
+  if (models.length > 1) fields.model = $("model").value;
+  if ($("loop").value !== "none") fields.loop = $("loop").value;
+  if (face.kind === "sampled") fields.source = "sampled";
+  return fields;
+}
+
+async function submit() {
+  if ($("submit").disabled) return;
+  $("problem").hidden = true;
+  try {
+    const fields = readFields();
+    const options = JSON.stringify({ output: { format: $("format").value } });
+    const source = face;
+    shown = null;
+    setBusy(true);
+    $("status").textContent = "Sending";
+    const form = new FormData();
+    for (const [name, value] of Object.entries(fields)) form.append(name, value);
+    form.append("options", options);
+    if (source.kind === "file") {
+      source.blob ??= await (await fetch(source.url)).blob();
+      form.append("image", source.blob, source.name);
+    }
+    const job = await call("/v1/animations", { method: "POST", body: form });
+    const picture = source.kind === "file" && { name: source.name, url: source.sample ? source.url : null };
+    follow(job, { prompt: fields.prompt, curl: writeCurl({ ...fields, options, seed: job.input.seed }, picture) });
+  } catch (error) {
+    setBusy(false);
+    showProblem(error);
+  }
+}
+
+function setBusy(busy) {
+  $("stage").classList.toggle("busy", busy);
+  $("submit").disabled = busy;
+  $("submit").textContent = busy ? "Animating…" : "Animate";
+  $("cancel").hidden = true; // until there is a job to cancel
+  $("cancel").disabled = false;
+  $("work").hidden = !busy;
+  for (const button of document.querySelectorAll(".take")) button.disabled = busy;
+  if (busy) {
+    $("result").hidden = true;
+    $("progress").removeAttribute("value");
+    $("eta").textContent = "";
+    markStep(-1);
+  }
+}
+
+function markStep(now) {
+  [...document.querySelectorAll(".steps li")].forEach((step, index) => {
+    step.className = index < now ? "done" : index === now ? "now" : "";
+  });
+}
+
+/** Show a job from here on, whatever state it is in. `extra` is what the service does not keep: {prompt, curl}. */
+function follow(job, extra) {
+  stopWatching();
+  history.replaceState(null, "", `#${job.id}`);
+  stopWatching = watch(job, {
+    news: (news) => {
+      shown = news;
+      if (TERMINAL.has(news.status)) finish(news, extra);
+      else showProgress(news);
+    },
+    preview: showPreview,
+    trouble: (error) => {
+      $("status").textContent = error.message;
+      $("eta").textContent = "";
+    },
+  });
+}
+
+function showPreview(source) {
+  if (!source) return;
+  $("preview").src = source;
+  show("preview");
+}
+
+function showProgress(job) {
+  const waiting = job.status === "queued" || !job.stage;
+  const words = job.cancel_requested ? "Stopping" : waiting ? "Waiting for its turn" : SAYING[job.stage];
+  if ($("status").textContent !== words) $("status").textContent = words; // read aloud: only when it changes
+  $("cancel").hidden = false;
+  markStep(waiting ? -1 : STEPS[job.stage]);
+  if (waiting) $("progress").removeAttribute("value");
+  else $("progress").value = job.progress ?? 0;
+  const facts = [];
+  if (waiting && job.queue_position > 1) facts.push(`number ${job.queue_position} in line`);
+  if (job.stage === "render") facts.push(`frame ${job.frames_done} of ${job.frames_total}`);
+  if (!waiting && Number.isFinite(job.eta_s)) facts.push(`about ${Math.max(1, Math.ceil(job.eta_s))} s left`);
+  $("eta").textContent = facts.join(" · ");
+}
+
+function finish(job, extra) {
+  setBusy(false);
+  if (job.status === "succeeded") {
+    showResult(job, extra);
+    keepTake(job, extra);
+    if ([document.body, $("submit"), $("cancel")].includes(document.activeElement)) $("download").focus();
+    return;
+  }
+  history.replaceState(null, "", location.pathname);
+  showFace();
+  if (job.status === "canceled") showProblem(new Problem("Canceled.", "Nothing was kept; the sentence is still here."));
+  else if (job.status === "expired") showProblem(new Problem("It waited too long and expired.", "Try again in a moment."));
+  else showProblem(new Problem(job.error?.message ?? "The job failed.", job.error?.hint ?? ""));
+}
+
+async function cancel() {
+  $("cancel").disabled = true;
+  $("status").textContent = "Stopping";
+  try {
+    if (shown) await call(`${pathOf(shown.id)}/cancel`, { method: "POST" });
+  } catch (error) {
+    if (shown && !TERMINAL.has(shown.status)) showProblem(error);
+  }
+}
+
+// ---- the film -------------------------------------------------------------------------------------------------
+
+const seconds = (value) => (Number.isFinite(value) ? `${value.toFixed(1)} s` : "");
+
+function showResult(job, { curl, prompt }) {
+  const { output, metrics = {} } = job;
+  const moving = output.format === "mp4" || output.format === "webm";
+  shown = job;
+  if (moving) {
+    $("video").src = output.url;
+    if (output.poster_url) $("video").poster = output.poster_url;
+    if (!calm.matches) $("video").play().catch(() => {}); // a browser may insist on a click: the controls are there
+  } else $("picture").src = output.url;
+  show(moving ? "video" : "picture");
+  const name = prompt.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "").slice(0, 40) || "animation";
+  $("download").href = output.url;
+  $("download").download = `${name}.${output.format === "apng" ? "png" : output.format}`;
+  $("looping").hidden = !moving;
+  const drawn = seconds(metrics.render_s);
+  $("summary").textContent = [
+    `“${prompt}”`,
+    `${output.frames} frames, ${output.width} × ${output.height}`,
+    `seed ${job.input.seed}`,
+    drawn && `drawn in ${drawn}`,
+  ]
+    .filter(Boolean)
+    .join(" · ");
+  $("curl").textContent = curl ?? "";
+  document.querySelector("details").hidden = !curl;
+  $("result").hidden = false;
+  $("status").textContent = "";
+  for (const button of document.querySelectorAll(".take")) {
+    button.setAttribute("aria-current", String(button.dataset.id === job.id));
+  }
+}
+
+function readTakes() {
+  try {
+    return JSON.parse(sessionStorage.getItem("takes")) ?? [];
+  } catch {
+    return []; // storage is switched off or damaged: the history then starts anew
+  }
+}
+
+function keepTake(job, extra) {
+  if (!takes.some((take) => take.id === job.id)) takes.unshift({ id: job.id, ...extra, poster: job.output.poster_url ?? "" });
+  takes.length = Math.min(takes.length, TAKES_KEPT);
+  try {
+    sessionStorage.setItem("takes", JSON.stringify(takes));
+  } catch {
+    // storage is full or switched off: the history lives as long as the page
+  }
+  showTakes();
+}
+
+function showTakes() {
+  $("history").hidden = takes.length === 0;
+  $("takes").replaceChildren(
+    ...takes.map((take) => {
+      const picture = make("img", { alt: "", src: take.poster });
+      const button = make("button", { type: "button", className: "take" }, picture, make("span", { textContent: take.prompt }));
+      button.dataset.id = take.id;
+      button.setAttribute("aria-current", String(take.id === shown?.id));
+      button.addEventListener("click", () => reopen(take.id));
+      return make("li", {}, button);
+    }),
+  );
+}
+
+/** Bring an earlier job back to the stage: of this session's history or of the address after "#". */
+async function reopen(id) {
+  try {
+    $("problem").hidden = true;
+    const job = await call(pathOf(id));
+    const known = takes.find((take) => take.id === id);
+    if (!TERMINAL.has(job.status)) setBusy(true);
+    follow(job, { curl: known?.curl ?? null, prompt: known?.prompt ?? job.input.prompt });
+  } catch (error) {
+    history.replaceState(null, "", location.pathname);
+    showProblem(error);
+  }
+}
+
+// ---- wires ----------------------------------------------------------------------------------------------------
+
+$("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  submit();
+});
+$("form").addEventListener("keydown", (event) => {
+  const typing = event.target === $("prompt");
+  if (event.key !== "Enter" || event.isComposing || !(event.ctrlKey || event.metaKey || (typing && !event.shiftKey))) return;
+  event.preventDefault();
+  submit();
+});
+$("prompt").addEventListener("input", markPreset);
+$("intensity").addEventListener("input", showDials);
+$("duration").addEventListener("input", showDials);
+$("model").addEventListener("change", showPresets);
+$("cancel").addEventListener("click", cancel);
+$("video").addEventListener("error", () => {
+  if ($("stage").dataset.show === "video") showProblem(new Problem("This browser can't play the film.", "Download it."));
+});
+$("choose").addEventListener("click", () => $("file").click());
+$("file").addEventListener("change", () => {
+  chooseFile($("file").files[0]);
+  $("file").value = "";
+});
+$("surprise").addEventListener("click", () => chooseFace({ kind: "sampled" }, $("surprise")));
+$("looping").addEventListener("click", () => {
+  const video = $("video");
+  video.loop = !video.loop;
+  $("looping").setAttribute("aria-pressed", String(video.loop));
+  if (video.loop && video.ended) video.play().catch(() => {});
+});
+$("again").addEventListener("click", () => {
+  $("seed").value = "";
+  submit();
+});
+$("copy").addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText($("curl").textContent);
+    $("copy").textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren($("curl")); // no clipboard without https: then the text stands selected
+    $("copy").textContent = "Selected";
+  }
+  setTimeout(() => ($("copy").textContent = "Copy"), 2000);
+});
+
+let dragged = 0;
+addEventListener("dragenter", () => document.body.classList.toggle("dropping", ++dragged > 0));
+addEventListener("dragleave", () => document.body.classList.toggle("dropping", --dragged > 0));
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  dragged = 0;
+  document.body.classList.remove("dropping");
+  chooseFile(event.dataTransfer.files[0]);
+});
+addEventListener("paste", (event) => {
+  const file = [...(event.clipboardData?.files ?? [])][0];
+  if (file) chooseFile(file);
+});
+addEventListener("hashchange", () => location.hash.length > 1 && reopen(location.hash.slice(1)));
+
+showFace();
+showDials();
+showTakes();
+Promise.all([loadModels(), loadSamples()]).catch(showProblem);
+if (location.hash.startsWith("#anm_")) reopen(location.hash.slice(1));
