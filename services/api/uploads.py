@@ -1,0 +1,298 @@
+"""Reads the body of ``POST /v1/animations``: multipart or JSON, the same fields, into options and a clean picture.
+
+Everything that can be wrong with a request is said here, before anything is stored or queued. No store, no storage.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Never
+
+from pydantic import ValidationError
+
+from services.api.multipart import Part, split_multipart
+from services.api.pictures import Picture, PictureLimits, clean_picture
+from services.api.problems import list_field_problems, make_pointer
+from services.errors import RequestError
+from services.jobs.contract import MAX_FRAMES, AnimationOptions
+
+JSON_TYPE = "application/json"
+MULTIPART_TYPE = "multipart/form-data"
+# Fields of the JSON form whose value is an object; as multipart fields they are JSON texts.
+_OBJECT_FIELDS = frozenset({"output", "metadata"})
+_INTEGER_FIELDS = frozenset({"frames", "fps", "seed", "deadline_s", "ttl_s"})
+_NUMBER_FIELDS = frozenset({"intensity", "duration_s"})
+_DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+_MAX_JSON_DEPTH = 16
+_HINT_FIELDS = "See errors: it names each field that is wrong."
+_HINTS_UNKNOWN: Mapping[str, str] = {
+    "image_url": "Pictures are not fetched from URLs: send the bytes as `image` (multipart) or `image_base64` (JSON).",
+    "prompts": "Write a sequence as one prompt: `smiling, then winking`.",
+    "webhook": "Webhooks are not offered: poll the job, or read its `events`.",
+}
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A request that is in order: its options, its picture (None for a sampled face) and what tells it from others.
+
+    ``body_sha256`` is made of the options and of the picture's bytes as sent, not of the body: the boundary of a
+    repeated multipart request differs each time.
+    """
+
+    options: AnimationOptions
+    picture: Picture | None
+    body_sha256: str
+
+
+def read_submission(body: bytes, content_type: str, limits: PictureLimits) -> Submission:
+    """Parse and check a whole request body. Takes some 10 ms of CPU for a photo, so call it off the event loop.
+
+    Raises:
+        RequestError: unsupported-media-type, validation-failed, or one of the image codes.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == MULTIPART_TYPE:
+        fields, image = _read_multipart(split_multipart(body, content_type))
+    elif media_type == JSON_TYPE:
+        fields, image = _read_json(body)
+    else:
+        raise RequestError(
+            "unsupported-media-type",
+            "The body is neither multipart/form-data nor application/json.",
+            "Send a form with a file part `image`, or JSON with `image_base64`, and say so in Content-Type.",
+        )
+    options = check_options(fields)
+    _check_source(options, image, "/image" if media_type == MULTIPART_TYPE else "/image_base64")
+    picture = None if image is None else clean_picture(image, limits)
+    return Submission(options, picture, _digest(options, image))
+
+
+def check_options(fields: Mapping[str, Any]) -> AnimationOptions:
+    """Validate all fields but the picture, strictly: no text where a number belongs, no unknown field.
+
+    Raises:
+        RequestError: validation-failed with a pointer to each field that is wrong.
+    """
+    fields = dict(fields)
+    if isinstance(fields.get("prompt"), str):
+        fields["prompt"] = " ".join(fields["prompt"].split())  # a text area sends line breaks
+    try:
+        # JSON text, because strictness means another thing for Python values: an enum is no string there.
+        options = AnimationOptions.model_validate_json(json.dumps(fields), strict=True)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        unknown = [str(e["loc"][0]) for e in problems if e["type"] == "extra_forbidden" and len(e["loc"]) == 1]
+        hints = [_HINTS_UNKNOWN[name] for name in unknown if name in _HINTS_UNKNOWN]
+        raise RequestError(
+            "validation-failed",
+            "The request has fields that are wrong." if not unknown else "The request has fields that are not known.",
+            " ".join(hints) or _HINT_FIELDS,
+            errors=list_field_problems(problems),
+        ) from error
+    _check_texts(options)
+    _check_amounts(options)
+    return options
+
+
+def _read_multipart(parts: list[Part]) -> tuple[dict[str, Any], bytes | None]:
+    fields: dict[str, Any] = {}
+    image: bytes | None = None
+    seen: set[str] = set()
+    for part in parts:
+        if part.name in seen:
+            _refuse("The form has a field twice.", (part.name,), "Send each field once.")
+        seen.add(part.name)
+        if part.name == "image":
+            image = _read_image_part(part)
+        elif part.name == "options":
+            _merge(fields, _parse_object(part.data, "options"))
+        elif part.name == "image_base64":
+            _refuse("A form carries the picture as a file.", (part.name,), "Send it as the file part `image`.")
+        else:
+            _merge(fields, {part.name: _parse_field(part)})
+    return fields, image
+
+
+def _merge(fields: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for name, value in more.items():
+        if name in fields:
+            _refuse("A field stands both by itself and in `options`.", (name,), "Send each field once.")
+        fields[name] = value
+
+
+def _read_image_part(part: Part) -> bytes:
+    if part.filename is None and _looks_like_text(part.data):
+        _refuse("`image` is a text, not a file.", ("image",), "Send the file itself: with curl, `-F image=@face.png`.")
+    return part.data
+
+
+def _looks_like_text(data: bytes) -> bool:
+    return len(data) < 4096 and data.isascii() and not data.startswith(b"<")
+
+
+def _parse_field(part: Part) -> Any:
+    """Read a flat field: every value is text, so numbers are recognised by the field's name."""
+    if part.name in _OBJECT_FIELDS:
+        return _parse_object(part.data, part.name)
+    text = _decode(part.data, part.name)
+    if part.name in _INTEGER_FIELDS and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text):
+        return int(text)
+    if part.name in _NUMBER_FIELDS and re.fullmatch(
+        r"\s*[+-]?([0-9]{1,18}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?\s*", text
+    ):
+        return float(text)
+    return text
+
+
+def _read_json(body: bytes) -> tuple[dict[str, Any], bytes | None]:
+    fields = _parse_object(body, None)
+    if "image" in fields:
+        _refuse("JSON carries the picture as text.", ("image",), "Send it as `image_base64`, or send a form.")
+    if "options" in fields:
+        _refuse("`options` belongs to forms.", ("options",), "In JSON every field stands at the top level.")
+    encoded = fields.pop("image_base64", None)
+    if encoded is None:
+        return fields, None
+    if not isinstance(encoded, str):
+        _refuse("`image_base64` is not a string.", ("image_base64",), "Send the picture's bytes as base64.")
+    return fields, _decode_base64(encoded)
+
+
+def _decode_base64(text: str) -> bytes:
+    """Decode base64, with or without a ``data:`` prefix, line breaks or padding, in either alphabet."""
+    prefix = _DATA_URL.match(text)
+    packed = "".join((text[prefix.end() :] if prefix else text).split())
+    packed = packed.translate(str.maketrans("-_", "+/")).rstrip("=")
+    try:
+        return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        _refuse(
+            "`image_base64` is not base64.",
+            ("image_base64",),
+            "Encode the file's bytes, e.g. with `base64 -w0 face.png`.",
+        )
+
+
+def _parse_object(data: bytes, field: str | None) -> dict[str, Any]:
+    """Parse a JSON object; refuses duplicate keys, NaN, infinities and deep nesting."""
+    where = () if field is None else (field,)
+    what = "The body" if field is None else f"The part `{field}`"
+    try:
+        value = json.loads(
+            _decode(data, field),
+            object_pairs_hook=_refuse_duplicates,
+            parse_constant=_refuse_constant,
+            parse_float=_parse_float,
+        )
+    except (ValueError, RecursionError) as error:
+        raise _validation_error(f"{what} is not JSON.", where, "Check it with a JSON parser.") from error
+    if not isinstance(value, dict):
+        _refuse(f"{what} is not a JSON object.", where, "Send an object: {…}.")
+    if _depth(value) > _MAX_JSON_DEPTH:
+        _refuse(f"{what} is nested too deeply.", where, "See /openapi.json for the fields.")
+    return value
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        _refuse("A JSON object has the same key twice.", (), "Send each field once.")
+    return fields
+
+
+def _refuse_constant(_: str) -> Never:
+    _refuse("NaN and Infinity are not JSON.", (), "Send finite numbers.")
+
+
+def _parse_float(text: str) -> float | int:
+    """Read ``48.0`` as the integer that it is in JSON."""
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        _refuse("A number is too large.", (), "Send finite numbers.")
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
+
+
+def _depth(value: object) -> int:
+    """Return how deep containers are nested, level by level (recursion is what deep documents are made to break)."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                inner.extend(item)
+        level = [item for item in inner if isinstance(item, dict | list)]
+    return depth
+
+
+def _decode(data: bytes, field: str | None) -> str:
+    try:
+        return data.decode("utf-8-sig" if field is None else "utf-8")
+    except UnicodeDecodeError as error:
+        where = () if field is None else (field,)
+        raise _validation_error("The text is not UTF-8.", where, "Encode texts as UTF-8.") from error
+
+
+def _check_texts(options: AnimationOptions) -> None:
+    if not any(unicodedata.category(character)[0] in "LNSP" for character in options.prompt):
+        _refuse("The prompt is blank.", ("prompt",), "Say what the face should do, e.g. `smiling`.")
+    texts = [(("prompt",), options.prompt), (("model",), options.model or "")]
+    for key, value in options.metadata.items():
+        texts += [(("metadata", key), key), (("metadata", key), value)]
+    for where, text in texts:
+        # The database can't hold NUL, and no other control character means anything to a reader.
+        if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" for c in text):
+            _refuse("A text has control characters.", where, "Send printable text.")
+
+
+def _check_amounts(options: AnimationOptions) -> None:
+    if options.frames is not None and options.duration_s is not None:
+        _refuse("`frames` and `duration_s` are both given.", ("frames",), "Send one of them.")
+    if options.duration_s is not None:
+        frames = round(options.duration_s * options.fps)
+        if not 1 <= frames <= MAX_FRAMES:
+            _refuse(
+                f"`duration_s` × `fps` makes {frames} frames; 1 to {MAX_FRAMES} are possible.",
+                ("duration_s",),
+                "Change the duration or the frame rate.",
+            )
+    if options.output.size is not None and options.output.size % 2:
+        _refuse("`output.size` is odd.", ("output", "size"), "Send an even number of px: video codecs need it.")
+
+
+def _check_source(options: AnimationOptions, image: bytes | None, pointer: str) -> None:
+    where = tuple(pointer.strip("/").split("/"))
+    if options.source == "sampled" and image is not None:
+        _refuse(
+            "A sampled face and a picture are both asked for.", where, "Leave the picture out, or leave `source` out."
+        )
+    if options.source == "image" and image is None:
+        _refuse(
+            "The request has no picture.",
+            where,
+            "Send the picture of a face; or ask for a face sampled from the model with `source: sampled`.",
+        )
+
+
+def _digest(options: AnimationOptions, image: bytes | None) -> str:
+    digest = hashlib.sha256(json.dumps(options.model_dump(mode="json"), sort_keys=True).encode())
+    digest.update(b"-" if image is None else hashlib.sha256(image).digest())
+    return digest.hexdigest()
+
+
+def _refuse(detail: str, where: tuple[str, ...], hint: str) -> Never:
+    raise _validation_error(detail, where, hint)
+
+
+def _validation_error(detail: str, where: tuple[str, ...], hint: str) -> RequestError:
+    return RequestError("validation-failed", detail, hint, errors=[{"pointer": make_pointer(where), "detail": detail}])
