@@ -56,18 +56,18 @@ class Tally:
     """The measures of one expression over identities and phrasings."""
 
     progress: list[float] = field(default_factory=list)
-    off_target: list[float] = field(default_factory=list)
+    change: list[tuple[float, float]] = field(default_factory=list)
     identity: list[float] = field(default_factory=list)
     jerk: list[float] = field(default_factory=list)
     monotone: list[float] = field(default_factory=list)
     first_step: list[float] = field(default_factory=list)
 
     def summary(self) -> dict[str, float]:
-        """Means over all videos; off-target is the median, since one video without motion has no scale of its own."""
+        """Means over all videos; off-target is the ratio of mean changes."""
+        outside, asked = np.mean(self.change, axis=0)
         return {
             "progress": float(np.mean(self.progress)),
-            "off_target": float(np.median(self.off_target)),
-            "off_target_mean": float(np.mean(self.off_target)),
+            "off_target": float(outside / max(asked, 1e-6)),
             "identity": float(np.mean(self.identity)),
             "jerk": float(np.mean(self.jerk)),
             "monotone": float(np.mean(self.monotone)),
@@ -129,7 +129,7 @@ def evaluate(bundle: Path, phrases: dict[str, list[str]], people: int, frames: i
                 best = max(paths, key=lambda c: float(paths[c][measure.judged_frame(paths[c], c)]))
                 path, frame = paths[best], measure.judged_frame(paths[best], best)
                 tally.progress.append(float(path[frame]))
-                tally.off_target.append(measure.measure_off_target(readings, frame, best))
+                tally.change.append(measure.measure_change(readings, frame, best))
                 tally.identity.append(float(identity[0] @ identity[frame]))
                 tally.jerk.append(measure.measure_jerk(readings, best))
                 tally.monotone.append(measure.measure_monotone(path, best))

@@ -45,14 +45,16 @@ def judged_frame(path: Readings, expression: str) -> int:
     return int(np.argmax(path)) if expression in CYCLIC else len(path) - 1
 
 
-def measure_off_target(readings: Readings, frame: int, expression: str) -> float:
-    """Compare how far the factors moved that nobody asked for with how far the asked ones moved.
+def measure_change(readings: Readings, frame: int, expression: str) -> tuple[float, float]:
+    """Measure how far the factors moved that nobody asked for, and how far the asked ones did.
 
-    Shapes: readings [T,15].
+    Their ratio is off-target; over several videos it is the ratio of their means, since one video without motion has no
+    scale of its own.
+    Shapes: readings [T,15] → mean absolute change outside A, mean absolute change over A.
     """
     moved = moved_factors(expression)
     change = np.abs(readings[frame] - readings[0])
-    return float(change[~moved].mean() / max(float(change[moved].mean()), 1e-6))
+    return float(change[~moved].mean()), float(change[moved].mean())
 
 
 def measure_jerk(readings: Readings, expression: str) -> float:
