@@ -1,0 +1,187 @@
+"""From sentences to ``delta_ws``: when each frame happens, how sequences join, what the seed decides.
+
+The recurrence itself is the bundle's motion graph. This room lays the frames on its time axis and joins the parts of
+a sequence. No onnxruntime, no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import ModelError
+from model.noise import draw_normal
+from model.sessions import Session, as_float32
+
+Easing = Literal["smooth", "linear"]
+
+# The recurrence is a sum of small steps, so with very few frames it would take coarse ones and end elsewhere than the
+# same motion with many frames. Between two frames that lie farther apart than this it takes steps that nobody sees.
+LONGEST_STEP = 1.0 / 16.0
+_NOISE_STREAM = 1  # stream 0 of a seed belongs to sampled faces
+_START_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What a face does over a video. A few hundred kB even for long videos: frames are drawn from it in batches.
+
+    Shapes: delta_ws [T,num_ws,w_dim], motion_codes [T,embed_dim].
+    ``peak_frame`` is the frame in which the face is farthest from where it began (what a poster should show).
+    """
+
+    delta_ws: NDArray[np.float32]
+    motion_codes: NDArray[np.float32]
+    peak_frame: int
+
+    @property
+    def frames(self) -> int:
+        """T, the number of frames."""
+        return len(self.delta_ws)
+
+
+class MotionGenerator:
+    """Runs the bundle's motion graph over the frames of a video."""
+
+    def __init__(self, session: Session, h_dim: int) -> None:
+        self._session = session
+        self._h_dim = h_dim
+
+    def generate(
+        self,
+        text_embeds: Sequence[NDArray[np.float32]],
+        image_embed: NDArray[np.float32],
+        *,
+        frames: int,
+        seed: int,
+        intensity: float = 1.0,
+        easing: Easing = "smooth",
+    ) -> Motion:
+        """Return the motion of one face through one sentence after another.
+
+        The sentences share the frames evenly. While the face moves into sentence i it leaves the rest of sentence
+        i − 1 at the same pace, so ``delta_ws`` is continuous where two sentences meet. Frame 0 is the still face.
+
+        Shapes: text_embeds each [embed_dim], image_embed [embed_dim].
+        Range: intensity in [0, 2]; 0 is a still face.
+
+        Raises:
+            ModelError: validation-failed for arguments out of range; internal where the graph breaks its contract.
+        """
+        _check_arguments(text_embeds, frames, seed, intensity, easing)
+        segment, phase = lay_frames(frames, len(text_embeds))
+        weight = phase if easing == "linear" else smoothstep(phase)
+        progress = bend_linear(phase) if easing == "linear" else phase
+        delta_ws: NDArray[np.float32] | None = None
+        motion_codes: NDArray[np.float32] | None = None
+        rest: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+        for index, text_embed in enumerate(text_embeds):
+            mine = segment == index
+            # The end of the motion is asked for too: it is what the next sentence starts from.
+            grid = np.append(progress[mine], 1.0)
+            deltas, codes = self._run(text_embed, image_embed, grid, seed, index, intensity)
+            if delta_ws is None or motion_codes is None:
+                delta_ws = np.zeros((frames, *deltas.shape[1:]), np.float32)
+                motion_codes = np.zeros((frames, *codes.shape[1:]), np.float32)
+            delta_ws[mine], motion_codes[mine] = deltas[:-1], codes[:-1]
+            if rest is not None:
+                leaving = (1.0 - weight[mine]).astype(np.float32)
+                delta_ws[mine] += leaving[:, None, None] * rest[0]
+                motion_codes[mine] += leaving[:, None] * rest[1]
+            rest = deltas[-1], codes[-1]
+        assert delta_ws is not None
+        assert motion_codes is not None
+        return Motion(delta_ws, motion_codes, find_peak(delta_ws))
+
+    def _run(
+        self,
+        text_embed: NDArray[np.float32],
+        image_embed: NDArray[np.float32],
+        wanted: NDArray[np.float64],
+        seed: int,
+        stream: int,
+        intensity: float,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return delta_ws and motion_codes at the wanted progresses (rising, in [0, 1])."""
+        grid, picked = refine_grid(wanted)
+        outputs = self._session.run(
+            text_embed=as_float32(text_embed[None]),
+            image_embed=as_float32(image_embed[None]),
+            noise=draw_normal(seed, _NOISE_STREAM + stream, self._h_dim)[None],
+            intensity=np.array([intensity], np.float32),
+            progress=grid.astype(np.float32),
+        )
+        deltas, codes = as_float32(outputs["delta_ws"]), as_float32(outputs["motion_codes"])
+        if not np.isfinite(deltas).all() or np.abs(deltas[0]).max(initial=0.0) > _START_TOLERANCE:
+            raise ModelError(
+                "internal",
+                "The motion graph gave numbers that no face can follow.",
+                "Try another sentence; if it happens again, the bundle is at fault: report its id and version.",
+            )
+        deltas[0] = 0.0
+        if intensity == 0.0:  # a still face is promised exactly, and a trained graph keeps it only nearly
+            deltas[:] = 0.0
+            codes[:] = 0.0
+        return deltas[picked], codes[picked]
+
+
+def lay_frames(frames: int, segments: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return for every frame in which segment it lies and how far through it.
+
+    Shapes: segment [frames], phase [frames]. Range: phase in [0, 1]; frame 0 is (0, 0), the last frame the very end.
+    """
+    time = np.linspace(0.0, segments, frames) if frames > 1 else np.zeros(1)
+    segment = np.minimum(time.astype(np.int64), segments - 1)
+    return segment, np.clip(time - segment, 0.0, 1.0)
+
+
+def refine_grid(wanted: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return a grid from 0 over all wanted points without a gap above LONGEST_STEP, and where the wanted points are.
+
+    Shapes: wanted [n], rising → grid [m], picked [n] with ``grid[picked] == wanted``.
+    """
+    points = np.unique(np.concatenate([[0.0], wanted]))
+    pieces = [points[:1]]
+    for low, high in pairwise(points):
+        steps = max(1, int(np.ceil((high - low) / LONGEST_STEP - 1e-9)))
+        pieces.append(np.append(low + (high - low) * np.arange(1, steps) / steps, high))
+    grid = np.concatenate(pieces)
+    return grid, np.searchsorted(grid, wanted)
+
+
+def smoothstep(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return 3x² − 2x³: from 0 to 1 with no speed at both ends."""
+    return x * x * (3.0 - 2.0 * x)
+
+
+def bend_linear(phase: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the progress at which a smooth motion has come as far as a linear one has at ``phase``.
+
+    The motion was trained with smoothstep in time: a uniform progress already starts and ends softly. A linear motion
+    therefore runs through it along the inverse of smoothstep, ½ − sin(asin(1 − 2y)/3).
+    """
+    return np.clip(0.5 - np.sin(np.arcsin(1.0 - 2.0 * np.clip(phase, 0.0, 1.0)) / 3.0), 0.0, 1.0)
+
+
+def find_peak(delta_ws: NDArray[np.float32]) -> int:
+    """Return the first frame whose ``delta_ws`` is the largest. Shapes: [T,num_ws,w_dim]."""
+    return int(np.argmax(np.linalg.norm(delta_ws.reshape(len(delta_ws), -1), axis=1)))
+
+
+def _check_arguments(
+    text_embeds: Sequence[NDArray[np.float32]], frames: int, seed: int, intensity: float, easing: str
+) -> None:
+    assert text_embeds, "at least one sentence"
+    for wrong, sentence in (
+        (frames < 1, "frames must be at least 1."),
+        (not 0 <= seed < 2**64, "seed must be between 0 and 2^64 − 1."),
+        (not 0.0 <= intensity <= 2.0, "intensity must be between 0 and 2."),
+        (easing not in {"smooth", "linear"}, "easing must be smooth or linear."),
+    ):
+        if wrong:
+            raise ModelError("validation-failed", sentence, "Correct the value and try again.")

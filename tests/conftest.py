@@ -1,0 +1,15 @@
+"""Fixtures that several parts share. Servers are in tests/servers.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.model.tiny_bundle import build_tiny_bundle
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a small bundle with random weights (id "tiny", 64 px); its parent is a bundles_dir."""
+    return build_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
