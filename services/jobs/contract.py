@@ -72,7 +72,9 @@ class OutputOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: VideoFormat = VideoFormat.MP4
-    size: int | None = Field(None, ge=64, le=1024, description="Edge length in px, even; default: the model's resolution.")
+    size: int | None = Field(
+        None, ge=64, le=1024, description="Edge length in px, even; default: the model's resolution."
+    )
     quality: int = Field(80, ge=1, le=100, description="Encoder quality, 100 is best.")
     poster: bool = Field(True, description="Also store the judged frame as a JPEG poster.")
 
@@ -84,7 +86,9 @@ class AnimationOptions(BaseModel):
 
     prompt: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
     model: str | None = Field(None, max_length=64, description="A model id of GET /v1/models; default: the first one.")
-    source: Literal["image", "sampled"] = Field("image", description='"sampled": no picture, a face sampled from the model.')
+    source: Literal["image", "sampled"] = Field(
+        "image", description='"sampled": no picture, a face sampled from the model.'
+    )
     intensity: float = Field(1.0, ge=0.0, le=2.0, allow_inf_nan=False)
     duration_s: float | None = Field(None, gt=0.0, le=40.0, allow_inf_nan=False)
     frames: int | None = Field(None, ge=1, le=MAX_FRAMES)

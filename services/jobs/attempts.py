@@ -1,0 +1,470 @@
+"""What workers do to jobs: claim, renew, report, finish, give back; and the sweeper that mends what they left.
+
+Every write of an attempt is one UPDATE guarded by id, state, token and a lease that still holds. No row changed means
+that the attempt is over for its worker: ``LeaseLost``. No HTTP, no Celery, no storage in here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from services.errors import JobCanceled, PermanentError
+from services.jobs.contract import (
+    TERMINAL_STATES,
+    JobError,
+    JobState,
+    Lease,
+    OutputFacts,
+    Stage,
+    json_safe,
+)
+from services.jobs.database import Clock, Database
+from services.jobs.tables import jobs, record_from_row
+
+SWEEP_BATCH = 500
+DEFAULT_RESULT_TTL_S = 7 * 86_400
+
+_TERMINAL = tuple(sorted(TERMINAL_STATES))
+# What a job that goes back to the queue forgets of the attempt.
+_AT_REST: dict[str, Any] = {
+    "stage": None,
+    "progress": 0.0,
+    "frames_done": 0,
+    "preview_jpeg": None,
+    "worker": None,
+    "token": None,
+    "lease_expires_at": None,
+}
+
+
+class LeaseLost(PermanentError):  # noqa: N818 - it reads as what happened
+    """The job is no longer this worker's: its lease lapsed, or it was ended by somebody else. Stop, write nothing."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            "worker-lost",
+            f"The lease of job {job_id} is no longer held by this worker.",
+            "Nothing to do: the job was given to another worker or has ended.",
+        )
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What one sweep changed (job ids), how many queued jobs are due, and which stored objects are outdated."""
+
+    requeued: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    canceled: list[str] = field(default_factory=list)
+    expired: list[str] = field(default_factory=list)
+    due: int = 0
+    outdated: dict[str, list[str]] = field(default_factory=dict)  # job id -> keys; confirm with mark_swept
+
+
+class Attempts(Database):
+    """The worker's half of the job store.
+
+    Args:
+        url: see ``Database``.
+        max_crashes: so many lost workers fail a job with ``worker-lost``.
+        max_retries: so many releases are allowed before the reason becomes the job's error.
+        result_ttl_s: how long the stored input of a job without a result is kept.
+        clock: see ``Database``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        max_crashes: int = 3,
+        max_retries: int = 8,
+        result_ttl_s: float = DEFAULT_RESULT_TTL_S,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(url, clock=clock)
+        self._max_crashes = max_crashes
+        self._max_retries = max_retries
+        self._ttl = timedelta(seconds=result_ttl_s)
+
+    # -- an attempt ---------------------------------------------------------------------------------------------------
+
+    def claim(self, worker: str, lease_s: float, *, model_ids: Collection[str] | None = None) -> Lease | None:
+        """Take the next due job, or return None when there is none.
+
+        Args:
+            worker: the name that ``beat_worker`` uses.
+            lease_s: seconds until the job is given to another worker unless ``heartbeat`` renews the lease.
+            model_ids: the bundles that this worker carries; None: any.
+        """
+        with self._write() as connection:
+            now = self._now(connection)
+            due = (
+                sa.select(jobs.c.id)
+                .where(
+                    jobs.c.state == JobState.QUEUED,
+                    jobs.c.not_before <= now,
+                    sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > now),
+                )
+                .order_by(jobs.c.priority, jobs.c.created_at, jobs.c.id)
+                .limit(1)
+                .with_for_update(skip_locked=True)  # SQLite has one writer and ignores it
+            )
+            if model_ids is not None:
+                due = due.where(jobs.c.model_id.in_(list(model_ids)))
+            job_id = connection.execute(due).scalar_one_or_none()
+            if job_id is None:
+                return None
+            token = secrets.token_hex(16)
+            expires_at = now + timedelta(seconds=lease_s)
+            row = (
+                connection.execute(
+                    sa.update(jobs)
+                    .where(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED)
+                    .values(
+                        _AT_REST
+                        | {
+                            "state": JobState.RUNNING,
+                            "attempt": jobs.c.attempt + 1,
+                            "revision": jobs.c.revision + 1,
+                            "started_at": sa.func.coalesce(jobs.c.started_at, sa.literal(now, jobs.c.started_at.type)),
+                            "worker": worker,
+                            "token": token,
+                            "lease_expires_at": expires_at,
+                        }
+                    )
+                    .returning(*jobs.c)
+                )
+                .mappings()
+                .one()
+            )
+            return Lease(record=record_from_row(row), token=token, expires_at=expires_at)
+
+    def heartbeat(self, lease: Lease, lease_s: float) -> bool:
+        """Renew the lease and return whether the client asked for the job to be canceled.
+
+        The record does not change, so its revision stays. Raises: LeaseLost.
+        """
+        with self._write() as connection:
+            now = self._now(connection)
+            row = connection.execute(
+                self._guarded(lease, now)
+                .values(lease_expires_at=now + timedelta(seconds=lease_s))
+                .returning(jobs.c.cancel_requested)
+            ).one_or_none()
+            if row is None:
+                raise LeaseLost(lease.record.id)
+            return bool(row.cancel_requested)
+
+    def report(
+        self,
+        lease: Lease,
+        *,
+        stage: Stage | None = None,
+        progress: float | None = None,
+        frames_done: int | None = None,
+        preview_jpeg: bytes | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Make the attempt's progress visible; what is None stays as it is.
+
+        Range: progress in [0, 1]. Raises: LeaseLost.
+        """
+        values: dict[str, Any] = {
+            "stage": stage,
+            "progress": None if progress is None else min(1.0, max(0.0, progress)),
+            "frames_done": frames_done,
+            "preview_jpeg": preview_jpeg,
+            "metrics": None if metrics is None else dict(metrics),
+        }
+        known = {name: value for name, value in values.items() if value is not None}
+        with self._write() as connection:
+            self._change(connection, lease, self._now(connection), known)
+
+    def succeed(
+        self,
+        lease: Lease,
+        output: OutputFacts,
+        quality: Mapping[str, float] | None,
+        metrics: Mapping[str, float],
+        expires_at: datetime,
+    ) -> None:
+        """Make the stored result visible: ``running → succeeded``.
+
+        Raises: LeaseLost; JobCanceled when the client's cancel came first (then call ``finish_canceled``).
+        """
+        with self._write() as connection:
+            now = self._now(connection)
+            if self._cancel_requested(connection, lease):
+                raise JobCanceled
+            self._change(
+                connection,
+                lease,
+                now,
+                {
+                    "state": JobState.SUCCEEDED,
+                    "output": json_safe(output),
+                    "quality": None if quality is None else dict(quality),
+                    "metrics": dict(metrics),
+                    "progress": 1.0,
+                    "frames_done": jobs.c.frames_total,
+                    "expires_at": expires_at,
+                },
+                and_where=sa.not_(jobs.c.cancel_requested),
+            )
+
+    def fail(self, lease: Lease, error: JobError) -> None:
+        """End the job: ``running → failed``. Raises: LeaseLost."""
+        with self._write() as connection:
+            self._change(
+                connection,
+                lease,
+                self._now(connection),
+                {"state": JobState.FAILED, "error": json_safe(error)},
+            )
+
+    def finish_canceled(self, lease: Lease) -> None:
+        """End the job because the client asked for it: ``running → canceled``. Raises: LeaseLost."""
+        with self._write() as connection:
+            self._change(connection, lease, self._now(connection), {"state": JobState.CANCELED})
+
+    def release(self, lease: Lease, delay_s: float, reason: JobError) -> JobState:
+        """Give the job back to be tried again after ``delay_s``; counted as a retry, not as an attempt.
+
+        Too many retries fail it with ``reason``; a canceled one ends. Returns the new state. Raises: LeaseLost.
+        """
+        with self._write() as connection:
+            now = self._now(connection)
+            row = self._held_row(connection, lease, now)
+            values: dict[str, Any] = {"retries": jobs.c.retries + 1}
+            if row.retries + 1 > self._max_retries:
+                values |= {"state": JobState.FAILED, "error": json_safe(reason)}
+            else:
+                values |= {
+                    "state": JobState.QUEUED,
+                    "attempt": jobs.c.attempt - 1,
+                    "not_before": now + timedelta(seconds=max(0.0, delay_s)),
+                }
+            return self._hand_back(connection, lease, now, row.cancel_requested, values)
+
+    def drain(self, lease: Lease) -> JobState:
+        """Give the job back because this worker is shutting down; counts as nothing. Raises: LeaseLost."""
+        with self._write() as connection:
+            now = self._now(connection)
+            row = self._held_row(connection, lease, now)
+            values = {"state": JobState.QUEUED, "attempt": jobs.c.attempt - 1}
+            return self._hand_back(connection, lease, now, row.cancel_requested, values)
+
+    def crash(self, lease: Lease, reason: JobError) -> JobState:
+        """Give the job back because the process that ran it died; too many crashes fail it with ``reason``.
+
+        Returns the new state. Raises: LeaseLost.
+        """
+        with self._write() as connection:
+            now = self._now(connection)
+            row = self._held_row(connection, lease, now)
+            values: dict[str, Any] = {"crashes": jobs.c.crashes + 1, "state": JobState.QUEUED}
+            if row.crashes + 1 >= self._max_crashes:
+                values |= {"state": JobState.FAILED, "error": json_safe(reason)}
+            return self._hand_back(connection, lease, now, row.cancel_requested, values)
+
+    # -- the sweeper --------------------------------------------------------------------------------------------------
+
+    def sweep(self, now: datetime | None = None) -> SweepReport:
+        """Mend what dead workers and late clients left behind; any number of sweepers may run at once."""
+        with self._write() as connection:
+            moment = self._now(connection) if now is None else now
+            lapsed = (
+                connection.execute(
+                    sa.select(jobs.c.id)
+                    .where(jobs.c.state == JobState.RUNNING, jobs.c.lease_expires_at <= moment)
+                    .order_by(jobs.c.id)
+                    .limit(SWEEP_BATCH)
+                    .with_for_update(skip_locked=True)
+                )
+                .scalars()
+                .all()
+            )
+            canceled: list[str] = []
+            failed: list[str] = []
+            requeued: list[str] = []
+            if lapsed:
+                canceled = self._sweep_to(
+                    connection, moment, lapsed, {"state": JobState.CANCELED}, jobs.c.cancel_requested
+                )
+                failed = self._sweep_to(
+                    connection,
+                    moment,
+                    lapsed,
+                    {"state": JobState.FAILED, "crashes": jobs.c.crashes + 1, "error": json_safe(_worker_lost())},
+                    jobs.c.crashes + 1 >= self._max_crashes,
+                )
+                requeued = self._sweep_to(
+                    connection, moment, lapsed, {"state": JobState.QUEUED, "crashes": jobs.c.crashes + 1}, sa.true()
+                )
+            return SweepReport(
+                requeued=requeued,
+                failed=failed,
+                canceled=canceled,
+                expired=self._expire(connection, moment),
+                due=connection.execute(
+                    sa.select(sa.func.count()).where(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= moment)
+                ).scalar_one(),
+                outdated=self._outdated(connection, moment),
+            )
+
+    def mark_swept(self, job_ids: Collection[str]) -> None:
+        """Remember that the stored objects of these outdated jobs are gone, so that no sweep lists them again."""
+        if not job_ids:
+            return
+        with self._write() as connection:
+            connection.execute(
+                sa.update(jobs)
+                .where(jobs.c.id.in_(list(job_ids)), jobs.c.state.in_(_TERMINAL), jobs.c.swept_at.is_(None))
+                .values(swept_at=self._now(connection), revision=jobs.c.revision + 1)
+            )
+
+    def _sweep_to(
+        self,
+        connection: Connection,
+        now: datetime,
+        ids: Collection[str],
+        values: dict[str, Any],
+        where: sa.ColumnElement[bool],
+    ) -> list[str]:
+        statement = (
+            sa.update(jobs)
+            .where(jobs.c.id.in_(ids), jobs.c.state == JobState.RUNNING, jobs.c.lease_expires_at <= now, where)
+            .values(self._completed(values | {"revision": jobs.c.revision + 1}, now))
+        )
+        return list(connection.execute(statement.returning(jobs.c.id)).scalars())
+
+    def _expire(self, connection: Connection, now: datetime) -> list[str]:
+        late = (
+            connection.execute(
+                sa.select(jobs.c.id)
+                .where(jobs.c.state == JobState.QUEUED, jobs.c.deadline_at <= now)
+                .order_by(jobs.c.id)
+                .limit(SWEEP_BATCH)
+                .with_for_update(skip_locked=True)
+            )
+            .scalars()
+            .all()
+        )
+        if not late:
+            return []
+        error = JobError(
+            code="deadline-exceeded",
+            message="The job was not started before its deadline.",
+            hint="Post it again with a longer deadline_s, or without one.",
+            retryable=True,
+        )
+        values = {"state": JobState.EXPIRED, "error": json_safe(error), "revision": jobs.c.revision + 1}
+        statement = (
+            sa.update(jobs)
+            .where(jobs.c.id.in_(late), jobs.c.state == JobState.QUEUED)
+            .values(self._completed(values, now))
+        )
+        return list(connection.execute(statement.returning(jobs.c.id)).scalars())
+
+    @staticmethod
+    def _outdated(connection: Connection, now: datetime) -> dict[str, list[str]]:
+        rows = connection.execute(
+            sa.select(jobs.c.id, jobs.c.input, jobs.c.output)
+            .where(jobs.c.swept_at.is_(None), jobs.c.expires_at <= now, jobs.c.state.in_(_TERMINAL))
+            .order_by(jobs.c.expires_at)
+            .limit(SWEEP_BATCH)
+        )
+        return {row.id: stored_keys(row.input, row.output) for row in rows}
+
+    # -- guards -------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _guarded(lease: Lease, now: datetime) -> sa.Update:
+        return sa.update(jobs).where(
+            jobs.c.id == lease.record.id,
+            jobs.c.state == JobState.RUNNING,
+            jobs.c.token == lease.token,
+            jobs.c.lease_expires_at > now,
+        )
+
+    def _completed(self, values: dict[str, Any], now: datetime) -> dict[str, Any]:
+        """Add what follows from the new state: a rest for a queued job, an end for a terminal one."""
+        state = values.get("state")
+        if state == JobState.QUEUED:
+            return _AT_REST | values
+        if state in TERMINAL_STATES:
+            end = {"completed_at": now, "token": None, "lease_expires_at": None, "expires_at": now + self._ttl}
+            return end | values
+        return values
+
+    def _change(
+        self,
+        connection: Connection,
+        lease: Lease,
+        now: datetime,
+        values: dict[str, Any],
+        and_where: sa.ColumnElement[bool] | None = None,
+    ) -> None:
+        statement = self._guarded(lease, now)
+        if and_where is not None:
+            statement = statement.where(and_where)
+        changed = connection.execute(statement.values(self._completed(values | {"revision": jobs.c.revision + 1}, now)))
+        if changed.rowcount != 1:
+            raise LeaseLost(lease.record.id)
+
+    @staticmethod
+    def _held_row(connection: Connection, lease: Lease, now: datetime) -> sa.Row[*tuple[Any, ...]]:
+        """Lock and return the counters of a job that is still held. Raises: LeaseLost."""
+        row = connection.execute(
+            sa.select(jobs.c.crashes, jobs.c.retries, jobs.c.cancel_requested)
+            .where(
+                jobs.c.id == lease.record.id,
+                jobs.c.state == JobState.RUNNING,
+                jobs.c.token == lease.token,
+                jobs.c.lease_expires_at > now,
+            )
+            .with_for_update()
+        ).one_or_none()
+        if row is None:
+            raise LeaseLost(lease.record.id)
+        return row
+
+    @staticmethod
+    def _cancel_requested(connection: Connection, lease: Lease) -> bool:
+        """Lock the row and tell whether its client has asked for an end."""
+        return bool(
+            connection.execute(
+                sa.select(jobs.c.cancel_requested)
+                .where(jobs.c.id == lease.record.id, jobs.c.state == JobState.RUNNING, jobs.c.token == lease.token)
+                .with_for_update()
+            ).scalar_one_or_none()
+        )
+
+    def _hand_back(
+        self, connection: Connection, lease: Lease, now: datetime, cancel_requested: bool, values: dict[str, Any]
+    ) -> JobState:
+        if cancel_requested:  # what its client gave up must not run again
+            values = {"state": JobState.CANCELED}
+        self._change(connection, lease, now, values)
+        return JobState(values["state"])
+
+
+def stored_keys(job_input: Mapping[str, Any], output: Mapping[str, Any] | None) -> list[str]:
+    """Return the object keys that a job's row names."""
+    named = [job_input.get("key"), (output or {}).get("key"), (output or {}).get("poster_key")]
+    return [key for key in named if key]
+
+
+def _worker_lost() -> JobError:
+    return JobError(
+        code="worker-lost",
+        message="Every worker that ran this job died or stopped answering.",
+        hint="Try a smaller job; if it happens again, look at the worker's logs and memory.",
+        retryable=True,
+    )

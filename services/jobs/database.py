@@ -1,0 +1,208 @@
+"""The connection to the one database: engines, transactions, the clock of truth, migrations.
+
+SQLite and PostgreSQL behave alike to everything above this room. No job transitions in here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from services.errors import PermanentError, TemporaryError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_TIMEOUT_S = 5.0
+_ADVISORY_LOCK = 0x616E_696D  # "anim": any number that nobody else uses in this database
+_migration_lock = threading.Lock()  # Alembic keeps its context in module globals
+
+Clock = Callable[[], datetime]
+
+
+class Database:
+    """One engine with read and write transactions.
+
+    Args:
+        url: ``sqlite:///path`` or ``postgresql+psycopg://…``.
+        clock: returns the aware current time; only tests pass one. Without it the clock of truth is the database
+            server's for PostgreSQL (hosts disagree, leases must not) and this host's for SQLite.
+    """
+
+    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+        try:
+            self._url = sa.make_url(url)
+        except sa.exc.ArgumentError:
+            raise _refuse_url() from None
+        self._clock = clock
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            self._engine = _sqlite_engine(self._url)
+        elif self._url.get_backend_name() == "postgresql":
+            self._engine = _postgresql_engine(self._url)
+        else:
+            raise _refuse_url()
+        self._writing_engine = self._engine.execution_options(writes=True)
+        # SQLite has one writer; queueing for it in Python is fair, its own busy handler sleeps and is not.
+        self._writer: AbstractContextManager[Any] = threading.Lock() if self.is_sqlite else nullcontext()
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        """Run one read transaction. Raises: TemporaryError("not-ready") when the database does not answer."""
+        with _translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        """Run one write transaction, durable when the block is left. Raises: TemporaryError("not-ready")."""
+        with _translated(), self._writer, self._writing_engine.begin() as connection:
+            yield connection
+
+    def _now(self, connection: Connection) -> datetime:
+        """Return the time that every comparison of this transaction uses."""
+        if self._clock is not None:
+            return self._clock()
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        # Not now(): that is the start of the transaction, which may have waited for a lock since.
+        moment: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        return moment.astimezone(UTC)
+
+    def ping(self) -> None:
+        """Ask the database for an answer. Raises: TemporaryError("not-ready") when there is none."""
+        with self._read() as connection:
+            connection.execute(sa.text("SELECT 1 FROM jobs LIMIT 1"))
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self._engine.dispose()
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest revision; safe when several processes start at once.
+
+        Raises: PermanentError("database-newer") when a newer release has migrated this database already.
+        """
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        config.set_main_option("path_separator", "os")
+        with _translated(), _migration_lock, self._migration_guard(), self._writing_engine.begin() as connection:
+            if not self.is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise PermanentError(
+                    "database-newer",
+                    f"The job database can't be brought to this release's schema: {error}.",
+                    "Run the release that made it, or start with another ANIMATO_DATABASE_URL.",
+                ) from error
+
+    @contextmanager
+    def _migration_guard(self) -> Iterator[None]:
+        """Hold a lock file beside an SQLite database; PostgreSQL has an advisory lock inside the transaction."""
+        if not self.is_sqlite:
+            yield
+            return
+        path = Path(str(self._url.database))
+        with path.with_name(path.name + ".migrate-lock").open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the driver's outages into a TemporaryError; programming errors pass."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, InternalError, PoolTimeout) as error:
+        raise _unavailable() from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise _unavailable() from error
+        raise
+
+
+def _unavailable() -> TemporaryError:
+    # The driver's message may carry the URL with its password, so it stays in the chained exception.
+    return TemporaryError(
+        "not-ready",
+        "The job database does not answer.",
+        "Try again in a few seconds; if it stays so, look at the database of ANIMATO_DATABASE_URL.",
+        delay_s=2.0,
+    )
+
+
+def _refuse_url() -> PermanentError:
+    return PermanentError(
+        "settings-invalid",
+        "The database URL names no database that the job store knows.",
+        "Set ANIMATO_DATABASE_URL to sqlite:///path or postgresql+psycopg://user:password@host/name.",
+    )
+
+
+def _sqlite_engine(url: sa.URL) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise PermanentError(
+            "settings-invalid",
+            "An SQLite database in memory can't be shared by the API and the worker.",
+            "Set ANIMATO_DATABASE_URL to sqlite:///path.",
+        )
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(
+        url,
+        pool_size=20,
+        max_overflow=20,
+        pool_timeout=BUSY_TIMEOUT_S,
+        hide_parameters=True,  # options carry prompts, and errors reach logs
+        # autocommit in the driver: it must not open transactions behind our back, "begin" below does
+        connect_args={"timeout": BUSY_TIMEOUT_S, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")  # a 202 survives a power cut
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A write that began deferred would fail at its first UPDATE when another writer came between.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgresql_engine(url: sa.URL) -> Engine:
+    return sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=10,
+        max_overflow=20,
+        pool_timeout=BUSY_TIMEOUT_S,
+        hide_parameters=True,  # options carry prompts, and errors reach logs
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        connect_args={
+            "connect_timeout": 5,
+            "options": "-c statement_timeout=15000 -c lock_timeout=10000 -c idle_in_transaction_session_timeout=30000",
+            "keepalives_idle": 15,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 15_000,
+        },
+    )

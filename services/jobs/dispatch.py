@@ -1,0 +1,94 @@
+"""Hints to the workers: "look now". Losing or repeating one does no harm, so nothing here may fail or wait.
+
+Publishing runs on one background thread behind a bounded queue. This room knows the task's name and no Celery.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import Any, Protocol
+
+import structlog
+
+TASK_LOOK = "animato.look"
+# Workers look by themselves every few seconds; a hint that waited longer than this tells them nothing.
+HINT_LIFETIME_S = 30
+_PENDING = 256
+_LOG_EVERY_S = 10.0
+
+_log = structlog.get_logger(__name__)
+
+
+class SendsTasks(Protocol):
+    """The one method of a Celery application that is needed here."""
+
+    def send_task(self, name: str, args: Any = None, **options: Any) -> Any:
+        """Publish a task by name."""
+
+
+class Dispatcher:
+    """Publishes hints in the background; drops them when the queue server is away.
+
+    Args:
+        celery: what ``services.queue.make_celery`` returns.
+    """
+
+    def __init__(self, celery: SendsTasks) -> None:
+        self._celery = celery
+        self._pending: queue.Queue[str | None] = queue.Queue(maxsize=_PENDING)
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._closed = False
+        self._dropped = 0
+        self._last_log_s = -_LOG_EVERY_S
+
+    def hint(self, job_id: str) -> None:
+        """Tell the workers that this job is due. Never raises, never waits."""
+        if self._closed:
+            return
+        self._start()
+        try:
+            self._pending.put_nowait(job_id)
+        except queue.Full:
+            self._count_drop("more hints than the queue server takes")
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Publish what is pending, within ``timeout_s``, and stop."""
+        self._closed = True
+        thread = self._thread
+        if thread is None:
+            return
+        deadline_s = time.monotonic() + timeout_s
+        try:
+            self._pending.put(None, timeout=timeout_s)
+        except queue.Full:
+            return  # a daemon thread: it ends with the process
+        thread.join(max(0.0, deadline_s - time.monotonic()))
+
+    def _start(self) -> None:
+        if self._thread is not None:
+            return
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._publish, name="dispatcher", daemon=True)
+                self._thread.start()
+
+    def _publish(self) -> None:
+        while (job_id := self._pending.get()) is not None:
+            try:
+                self._celery.send_task(
+                    TASK_LOOK, args=(job_id,), expires=HINT_LIFETIME_S, ignore_result=True, retry=False
+                )
+            except Exception as error:  # noqa: BLE001 - kombu, redis and sockets fail in dozens of ways; none matters
+                self._count_drop(type(error).__name__)
+
+    def _count_drop(self, reason: str) -> None:
+        self._dropped += 1
+        now_s = time.monotonic()
+        if now_s - self._last_log_s < _LOG_EVERY_S:
+            return
+        self._last_log_s = now_s
+        dropped, self._dropped = self._dropped, 0
+        _log.warning("hints_dropped", count=dropped, reason=reason, consequence="jobs start at the workers' next sweep")

@@ -1,0 +1,143 @@
+"""The tables of the job store, and how a row becomes a ``JobRecord``.
+
+The schema of a running database is made by ``migrations``; a test compares the two. No queries in here.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+
+from services.jobs.contract import AnimationOptions, InputFacts, JobError, JobRecord, JobState, OutputFacts, Stage
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """An aware UTC datetime in both databases (SQLite has no time zones, so it stores the naive UTC value)."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive datetimes: they are how hours get lost."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("the job store takes aware datetimes only")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give every datetime its zone back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = sa.MetaData(
+    naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"},
+)
+
+
+def _json() -> sa.JSON:
+    return sa.JSON(none_as_null=True)
+
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.String(128), nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),  # smaller runs sooner
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("options", _json(), nullable=False),
+    sa.Column("input", _json(), nullable=False),
+    sa.Column("seed", sa.BigInteger, nullable=False),
+    sa.Column("model_id", sa.String(128), nullable=False),
+    sa.Column("model_sha256", sa.String(64)),
+    sa.Column("stage", sa.String(16)),
+    sa.Column("progress", sa.Float, nullable=False),
+    sa.Column("frames_done", sa.Integer, nullable=False),
+    sa.Column("frames_total", sa.Integer, nullable=False),
+    sa.Column("preview_jpeg", sa.LargeBinary),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("crashes", sa.Integer, nullable=False),
+    sa.Column("retries", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("not_before", UtcDateTime, nullable=False),
+    sa.Column("deadline_at", UtcDateTime),
+    sa.Column("started_at", UtcDateTime),
+    sa.Column("completed_at", UtcDateTime),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("swept_at", UtcDateTime),  # when the stored objects of an outdated job were removed
+    sa.Column("output", _json()),
+    sa.Column("quality", _json()),
+    sa.Column("metrics", _json(), nullable=False),
+    sa.Column("error", _json()),
+    sa.Column("worker", sa.String(256)),
+    sa.Column("token", sa.String(64)),
+    sa.Column("lease_expires_at", UtcDateTime),
+    sa.Index(None, "state", "priority", "created_at", "id"),  # claim, queue position, counts
+    sa.Index(None, "state", "lease_expires_at"),  # lapsed leases
+    sa.Index(None, "state", "deadline_at"),
+    sa.Index(None, "swept_at", "expires_at"),  # outdated results
+    sa.Index(None, "owner", "created_at", "id"),  # pages
+)
+
+idempotency = sa.Table(
+    "idempotency",
+    metadata,
+    sa.Column("owner", sa.String(128), primary_key=True),
+    sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("body_sha256", sa.String(64), nullable=False),
+    sa.Column("job_id", sa.String(64), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Index(None, "job_id"),
+    sa.Index(None, "created_at"),
+)
+
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("name", sa.String(256), primary_key=True),
+    sa.Column("beaten_at", UtcDateTime, nullable=False),
+    sa.Column("facts", _json(), nullable=False),
+)
+
+# A page carries no previews: a hundred pictures would be read to be thrown away.
+PAGE_COLUMNS = tuple(column for column in jobs.c if column.name != "preview_jpeg")
+
+
+def record_from_row(row: sa.RowMapping) -> JobRecord:
+    """Return the record of one row of ``jobs`` (with or without its preview)."""
+    return JobRecord(
+        id=row["id"],
+        owner=row["owner"],
+        state=JobState(row["state"]),
+        cancel_requested=row["cancel_requested"],
+        revision=row["revision"],
+        options=AnimationOptions.model_validate(row["options"]),
+        input=InputFacts.model_validate(row["input"]),
+        seed=row["seed"],
+        model_id=row["model_id"],
+        model_sha256=row["model_sha256"],
+        stage=None if row["stage"] is None else Stage(row["stage"]),
+        progress=row["progress"],
+        frames_done=row["frames_done"],
+        frames_total=row["frames_total"],
+        preview_jpeg=row.get("preview_jpeg"),
+        attempt=row["attempt"],
+        crashes=row["crashes"],
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        completed_at=row["completed_at"],
+        expires_at=row["expires_at"],
+        output=None if row["output"] is None else OutputFacts.model_validate(row["output"]),
+        quality=row["quality"],
+        metrics=row["metrics"],
+        error=None if row["error"] is None else JobError.model_validate(row["error"]),
+        worker=row["worker"],
+    )

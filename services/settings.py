@@ -1,0 +1,123 @@
+"""Every setting of the service, read from the environment (prefix ``ANIMATO_``).
+
+Only the composition roots call ``load_settings``: ``services/api/app.py``, ``worker/app.py``, ``services/launcher.py``
+and ``cli``. Everything else is handed a ``Settings`` or plain values. The defaults are the embedded service: SQLite, a
+local folder of objects, a queue server on loopback. This room imports no database, no queue and no model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from services.errors import PermanentError
+
+PREFIX = "ANIMATO_"
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Fields that may carry a password are left out of the repr."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
+
+    data_dir: Path = Field(Path(".animato"), description="Folder of the embedded database and objects.")
+    database_url: str = Field("", repr=False, description="Empty: SQLite in data_dir; or postgresql+psycopg://…")
+    storage_url: str = Field("", description="Empty: a folder in data_dir; or s3://bucket.")
+    s3_endpoint: str = Field("", description="URL of an S3-compatible store; empty: AWS.")
+    s3_public_endpoint: str = Field("", description="The same store as clients reach it; empty: results are streamed.")
+    s3_access_key_id: str = Field("", repr=False)
+    s3_secret_access_key: SecretStr = SecretStr("")
+    s3_region: str = "us-east-1"
+    redis_url: str = Field("redis://127.0.0.1:6379/0", repr=False)
+    bundles_dir: Path = Path("bundles")
+
+    providers: Annotated[tuple[str, ...], NoDecode] = ("tensorrt", "cuda", "cpu")
+    threads: int = Field(0, ge=0, description="Inference threads; 0: as many as there are cores.")
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65_535)
+    auth: Literal["auto", "on", "off"] = Field("auto", description="Reserved; the service serves without keys for now.")
+
+    lease_s: float = Field(30.0, gt=0)
+    heartbeat_s: float = Field(10.0, gt=0)
+    sweep_s: float = Field(5.0, gt=0)
+    max_crashes: int = Field(3, ge=1)
+    max_retries: int = Field(8, ge=0)
+    job_timeout_s: float = Field(900.0, gt=0)
+    grace_s: float = Field(30.0, gt=0, description="Time between SIGTERM and SIGKILL.")
+    worker_metrics_port: int = Field(0, ge=0, le=65_535, description="0: off.")
+
+    queue_limit: int = Field(10_000, ge=1)
+    max_body_bytes: int = Field(20 * 1024 * 1024, ge=1024)
+    max_pixels: int = Field(16_000_000, ge=1)
+    min_side_px: int = Field(32, ge=1)
+    result_ttl_s: int = Field(7 * 86_400, ge=60)
+    presign_s: int = Field(900, ge=1, le=900)
+
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("providers", mode="before")
+    @classmethod
+    def _split_providers(cls, value: object) -> object:
+        """Accept ``"cuda, cpu"`` as it stands in an environment variable."""
+        if isinstance(value, str):
+            return tuple(part for part in (piece.strip().lower() for piece in value.split(",")) if part)
+        return value
+
+    @field_validator("providers")
+    @classmethod
+    def _know_providers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(value) - {"tensorrt", "cuda", "cpu"})
+        if unknown or not value:
+            raise ValueError(f"choose from tensorrt, cuda and cpu; not {', '.join(unknown) or 'an empty list'}")
+        return value
+
+    @field_validator("log_level", "log_format", "auth", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("data_dir", "bundles_dir")
+    @classmethod
+    def _make_absolute(cls, value: Path) -> Path:
+        """Child processes may stand in another folder."""
+        return value.expanduser().absolute()
+
+    @field_validator("heartbeat_s")
+    @classmethod
+    def _beat_inside_lease(cls, value: float, info: object) -> float:
+        lease_s = getattr(info, "data", {}).get("lease_s")
+        if lease_s is not None and value >= lease_s:
+            raise ValueError("must be shorter than lease_s, or every lease lapses between two heartbeats")
+        return value
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database's URL, with the embedded default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'jobs.sqlite3'}"
+
+    @property
+    def resolved_storage_url(self) -> str:
+        """The object store's URL, with the embedded default filled in."""
+        return self.storage_url or (self.data_dir / "objects").as_uri()
+
+
+def load_settings() -> Settings:
+    """Read the settings of this process from its environment.
+
+    Raises: PermanentError("settings-invalid") with the variables' names and what is wrong with each.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{PREFIX}{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+            for fault in error.errors()
+        )
+        raise PermanentError(
+            "settings-invalid", f"The settings can't be used: {faults}.", "Correct the environment variables named."
+        ) from None
