@@ -9,15 +9,14 @@ const make = (tag, properties, ...children) => {
   element.append(...children);
   return element;
 };
-const STEPS = { fetch: 0, align: 0, invert: 0, move: 1, render: 2, encode: 3, store: 3 };
-const SAYING = {
-  fetch: "Opening the picture",
-  align: "Finding the face",
-  invert: "Learning the face",
-  move: "Planning the motion",
-  render: "Drawing",
-  encode: "Making the film",
-  store: "Putting it away",
+const STAGES = {
+  fetch: [0, "Opening the picture"],
+  align: [0, "Finding the face"],
+  invert: [0, "Learning the face"],
+  move: [1, "Planning the motion"],
+  render: [2, "Drawing"],
+  encode: [3, "Making the film"],
+  store: [3, "Putting it away"],
 };
 const TAKES_KEPT = 24;
 
@@ -60,6 +59,7 @@ function chooseFace(chosen, tile = null) {
   for (const other of document.querySelectorAll(".tile")) other.setAttribute("aria-pressed", String(other === tile));
   $("problem").hidden = true;
   $("result").hidden = true;
+  $("terminal").hidden = true;
   showFace();
 }
 
@@ -118,6 +118,9 @@ async function loadModels() {
 }
 
 function showDials() {
+  for (const dial of [$("intensity"), $("duration")]) {
+    dial.style.setProperty("--at", `${(100 * (dial.value - dial.min)) / (dial.max - dial.min)}%`);
+  }
   $("intensity-value").textContent = Number($("intensity").value).toFixed(1);
   $("duration-value").textContent = `${Number($("duration").value).toFixed(1)} s`;
 }
@@ -174,8 +177,11 @@ function setBusy(busy) {
   $("cancel").disabled = false;
   $("work").hidden = !busy;
   for (const button of document.querySelectorAll(".take")) button.disabled = busy;
+  $("keys").hidden = busy;
   if (busy) {
     $("result").hidden = true;
+    $("terminal").hidden = true;
+    $("stage").scrollIntoView({ block: "nearest", behavior: calm.matches ? "auto" : "smooth" });
     $("progress").removeAttribute("value");
     $("eta").textContent = "";
     markStep(-1);
@@ -213,11 +219,12 @@ function showPreview(source) {
 }
 
 function showProgress(job) {
+  const step = STAGES[job.stage] ?? [0, "Working"];
   const waiting = job.status === "queued" || !job.stage;
-  const words = job.cancel_requested ? "Stopping" : waiting ? "Waiting for its turn" : SAYING[job.stage];
+  const words = job.cancel_requested ? "Stopping" : waiting ? "Waiting for its turn" : step[1];
   if ($("status").textContent !== words) $("status").textContent = words; // read aloud: only when it changes
   $("cancel").hidden = false;
-  markStep(waiting ? -1 : STEPS[job.stage]);
+  markStep(waiting ? -1 : step[0]);
   if (waiting) $("progress").removeAttribute("value");
   else $("progress").value = job.progress ?? 0;
   const facts = [];
@@ -254,8 +261,6 @@ async function cancel() {
 
 // ---- the film -------------------------------------------------------------------------------------------------
 
-const seconds = (value) => (Number.isFinite(value) ? `${value.toFixed(1)} s` : "");
-
 function showResult(job, { curl, prompt }) {
   const { output, metrics = {} } = job;
   const moving = output.format === "mp4" || output.format === "webm";
@@ -270,17 +275,11 @@ function showResult(job, { curl, prompt }) {
   $("download").href = output.url;
   $("download").download = `${name}.${output.format === "apng" ? "png" : output.format}`;
   $("looping").hidden = !moving;
-  const drawn = seconds(metrics.render_s);
-  $("summary").textContent = [
-    `“${prompt}”`,
-    `${output.frames} frames, ${output.width} × ${output.height}`,
-    `seed ${job.input.seed}`,
-    drawn && `drawn in ${drawn}`,
-  ]
-    .filter(Boolean)
-    .join(" · ");
+  const facts = [`“${prompt}”`, `${output.frames} frames, ${output.width} × ${output.height}`, `seed ${job.input.seed}`];
+  if (metrics.render_s) facts.push(`drawn in ${metrics.render_s.toFixed(1)} s`);
+  $("summary").textContent = facts.join(" · ");
   $("curl").textContent = curl ?? "";
-  document.querySelector("details").hidden = !curl;
+  $("terminal").hidden = !curl;
   $("result").hidden = false;
   $("status").textContent = "";
   for (const button of document.querySelectorAll(".take")) {
