@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from model.animator import Animator
 from safetensors.torch import load_file
 
+from model.animator import Animator
 from training.evaluator import measure
 from training.evaluator.fit import WEIGHTS
 from training.evaluator.network import FactorReader, to_reader_input
