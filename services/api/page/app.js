@@ -112,7 +112,7 @@ function showPresets() {
 
 async function loadModels() {
   ({ data: models } = await call("/v1/models"));
-  $("model").replaceChildren(...models.map((model) => new Option(model.id, model.id)));
+  $("model").replaceChildren(...models.map(({ id }) => new Option(id, id)));
   $("model-field").hidden = models.length < 2;
   showPresets();
 }
@@ -205,15 +205,11 @@ function follow(job, extra) {
       else showProgress(news);
     },
     preview: showPreview,
-    trouble: (error) => {
-      $("status").textContent = error.message;
-      $("eta").textContent = "";
-    },
+    trouble: (error) => ($("status").textContent = error.message),
   });
 }
 
 function showPreview(source) {
-  if (!source) return;
   $("preview").src = source;
   show("preview");
 }
@@ -229,8 +225,8 @@ function showProgress(job) {
   else $("progress").value = job.progress ?? 0;
   const facts = [];
   if (waiting && job.queue_position > 1) facts.push(`number ${job.queue_position} in line`);
-  if (job.stage === "render") facts.push(`frame ${job.frames_done} of ${job.frames_total}`);
-  if (!waiting && Number.isFinite(job.eta_s)) facts.push(`about ${Math.max(1, Math.ceil(job.eta_s))} s left`);
+  if (job.stage === "render") facts.push(`frame ${job.frames_done}/${job.frames_total}`);
+  if (!waiting && Number.isFinite(job.eta_s)) facts.push(`${Math.max(1, Math.ceil(job.eta_s))} s left`);
   $("eta").textContent = facts.join(" · ");
 }
 
@@ -392,8 +388,7 @@ addEventListener("drop", (event) => {
   chooseFile(event.dataTransfer.files[0]);
 });
 addEventListener("paste", (event) => {
-  const file = [...(event.clipboardData?.files ?? [])][0];
-  if (file) chooseFile(file);
+  chooseFile(event.clipboardData?.files[0]);
 });
 addEventListener("hashchange", () => location.hash.length > 1 && reopen(location.hash.slice(1)));
 
