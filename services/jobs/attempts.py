@@ -1,4 +1,4 @@
-"""What workers do to jobs: claim, renew, report, finish, give back; and the sweeper that mends what they left.
+"""What workers do to jobs: claim, renew, report, finish, give back.
 
 Every write of an attempt is one UPDATE guarded by id, state, token and a lease that still holds. No row changed means
 that the attempt is over for its worker: ``LeaseLost``. No HTTP, no Celery, no storage in here.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,10 +27,8 @@ from services.jobs.contract import (
 from services.jobs.database import Clock, Database
 from services.jobs.tables import jobs, record_from_row
 
-SWEEP_BATCH = 500
 DEFAULT_RESULT_TTL_S = 7 * 86_400
 
-_TERMINAL = tuple(sorted(TERMINAL_STATES))
 # What a job that goes back to the queue forgets of the attempt.
 _AT_REST: dict[str, Any] = {
     "stage": None,
@@ -53,18 +50,6 @@ class LeaseLost(PermanentError):  # noqa: N818 - it reads as what happened
             f"The lease of job {job_id} is no longer held by this worker.",
             "Nothing to do: the job was given to another worker or has ended.",
         )
-
-
-@dataclass(frozen=True)
-class SweepReport:
-    """What one sweep changed (job ids), how many queued jobs are due, and which stored objects are outdated."""
-
-    requeued: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    canceled: list[str] = field(default_factory=list)
-    expired: list[str] = field(default_factory=list)
-    due: int = 0
-    outdated: dict[str, list[str]] = field(default_factory=dict)  # job id -> keys; confirm with mark_swept
 
 
 class Attempts(Database):
@@ -273,115 +258,6 @@ class Attempts(Database):
                 values |= {"state": JobState.FAILED, "error": json_safe(reason)}
             return self._hand_back(connection, lease, now, row.cancel_requested, values)
 
-    # -- the sweeper --------------------------------------------------------------------------------------------------
-
-    def sweep(self, now: datetime | None = None) -> SweepReport:
-        """Mend what dead workers and late clients left behind; any number of sweepers may run at once."""
-        with self._write() as connection:
-            moment = self._now(connection) if now is None else now
-            lapsed = (
-                connection.execute(
-                    sa.select(jobs.c.id)
-                    .where(jobs.c.state == JobState.RUNNING, jobs.c.lease_expires_at <= moment)
-                    .order_by(jobs.c.id)
-                    .limit(SWEEP_BATCH)
-                    .with_for_update(skip_locked=True)
-                )
-                .scalars()
-                .all()
-            )
-            canceled: list[str] = []
-            failed: list[str] = []
-            requeued: list[str] = []
-            if lapsed:
-                canceled = self._sweep_to(
-                    connection, moment, lapsed, {"state": JobState.CANCELED}, jobs.c.cancel_requested
-                )
-                failed = self._sweep_to(
-                    connection,
-                    moment,
-                    lapsed,
-                    {"state": JobState.FAILED, "crashes": jobs.c.crashes + 1, "error": json_safe(_worker_lost())},
-                    jobs.c.crashes + 1 >= self._max_crashes,
-                )
-                requeued = self._sweep_to(
-                    connection, moment, lapsed, {"state": JobState.QUEUED, "crashes": jobs.c.crashes + 1}, sa.true()
-                )
-            return SweepReport(
-                requeued=requeued,
-                failed=failed,
-                canceled=canceled,
-                expired=self._expire(connection, moment),
-                due=connection.execute(
-                    sa.select(sa.func.count()).where(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= moment)
-                ).scalar_one(),
-                outdated=self._outdated(connection, moment),
-            )
-
-    def mark_swept(self, job_ids: Collection[str]) -> None:
-        """Remember that the stored objects of these outdated jobs are gone, so that no sweep lists them again."""
-        if not job_ids:
-            return
-        with self._write() as connection:
-            connection.execute(
-                sa.update(jobs)
-                .where(jobs.c.id.in_(list(job_ids)), jobs.c.state.in_(_TERMINAL), jobs.c.swept_at.is_(None))
-                .values(swept_at=self._now(connection), revision=jobs.c.revision + 1)
-            )
-
-    def _sweep_to(
-        self,
-        connection: Connection,
-        now: datetime,
-        ids: Collection[str],
-        values: dict[str, Any],
-        where: sa.ColumnElement[bool],
-    ) -> list[str]:
-        statement = (
-            sa.update(jobs)
-            .where(jobs.c.id.in_(ids), jobs.c.state == JobState.RUNNING, jobs.c.lease_expires_at <= now, where)
-            .values(self._completed(values | {"revision": jobs.c.revision + 1}, now))
-        )
-        return list(connection.execute(statement.returning(jobs.c.id)).scalars())
-
-    def _expire(self, connection: Connection, now: datetime) -> list[str]:
-        late = (
-            connection.execute(
-                sa.select(jobs.c.id)
-                .where(jobs.c.state == JobState.QUEUED, jobs.c.deadline_at <= now)
-                .order_by(jobs.c.id)
-                .limit(SWEEP_BATCH)
-                .with_for_update(skip_locked=True)
-            )
-            .scalars()
-            .all()
-        )
-        if not late:
-            return []
-        error = JobError(
-            code="deadline-exceeded",
-            message="The job was not started before its deadline.",
-            hint="Post it again with a longer deadline_s, or without one.",
-            retryable=True,
-        )
-        values = {"state": JobState.EXPIRED, "error": json_safe(error), "revision": jobs.c.revision + 1}
-        statement = (
-            sa.update(jobs)
-            .where(jobs.c.id.in_(late), jobs.c.state == JobState.QUEUED)
-            .values(self._completed(values, now))
-        )
-        return list(connection.execute(statement.returning(jobs.c.id)).scalars())
-
-    @staticmethod
-    def _outdated(connection: Connection, now: datetime) -> dict[str, list[str]]:
-        rows = connection.execute(
-            sa.select(jobs.c.id, jobs.c.input, jobs.c.output)
-            .where(jobs.c.swept_at.is_(None), jobs.c.expires_at <= now, jobs.c.state.in_(_TERMINAL))
-            .order_by(jobs.c.expires_at)
-            .limit(SWEEP_BATCH)
-        )
-        return {row.id: stored_keys(row.input, row.output) for row in rows}
-
     # -- guards -------------------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -453,18 +329,3 @@ class Attempts(Database):
             values = {"state": JobState.CANCELED}
         self._change(connection, lease, now, values)
         return JobState(values["state"])
-
-
-def stored_keys(job_input: Mapping[str, Any], output: Mapping[str, Any] | None) -> list[str]:
-    """Return the object keys that a job's row names."""
-    named = [job_input.get("key"), (output or {}).get("key"), (output or {}).get("poster_key")]
-    return [key for key in named if key]
-
-
-def _worker_lost() -> JobError:
-    return JobError(
-        code="worker-lost",
-        message="Every worker that ran this job died or stopped answering.",
-        hint="Try a smaller job; if it happens again, look at the worker's logs and memory.",
-        retryable=True,
-    )

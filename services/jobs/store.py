@@ -1,7 +1,7 @@
 """The job store: the sole truth of every job, in SQLite or PostgreSQL.
 
 This file is the client's half (accept, look, list, cancel, delete) and the registry of workers; ``attempts`` is the
-worker's half, ``database`` the connection. No HTTP, no Celery, no storage in here.
+worker's half, ``sweeps`` the mending, ``database`` the connection. No HTTP, no Celery, no storage in here.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection
 
 from services.errors import RequestError, TemporaryError
-from services.jobs.attempts import Attempts, LeaseLost, SweepReport, stored_keys
+from services.jobs.attempts import LeaseLost
 from services.jobs.contract import AnimationOptions, InputFacts, JobRecord, JobState, json_safe
+from services.jobs.sweeps import SweepReport, Sweeps, stored_keys
 from services.jobs.tables import PAGE_COLUMNS, idempotency, jobs, record_from_row, workers
 from services.settings import Settings
 
@@ -38,7 +39,7 @@ class WorkerRecord:
     facts: dict[str, Any]
 
 
-class JobStore(Attempts):
+class JobStore(Sweeps):
     """All that anybody may do to a job. Thread-safe; one per process."""
 
     @classmethod
