@@ -111,7 +111,8 @@ def fit(pairs: int, steps: int, batch_pairs: int, drawn: Path | None) -> FactorR
             pictures = np.concatenate([pictures, archive["pictures"]])
             factors = np.concatenate([factors, archive["factors"]])
     held_pictures, held_factors = render_pool(200, FIT_SEED + 1)
-    reader = FactorReader().to(memory_format=torch.channels_last)
+    reader = FactorReader()
+    reader.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare it
     optimizer = torch.optim.AdamW(reader.parameters(), 2e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.1)
     rng = np.random.default_rng(FIT_SEED)
