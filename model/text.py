@@ -17,12 +17,14 @@ MAX_SEGMENTS = 12
 _JOINTS = re.compile(
     r"""
       \s*(?:[;\n→⇒➜➡]|[-=]+>)\s*                                            # smile; wink · angry → sad · angry -> sad
-    | \s*(?:[,.]\s*|\s+)(?:(?<!now\s)and\s+|but\s+)?(?:then|afterwards?|after\s+(?:that|which)|followed\s+by|finally)
+    | (?<!now\sand)\s*(?:[,.]\s*|\s+)(?:(?<!now\s)and\s+|but\s+)?(?:then|afterwards?|after\s+(?:that|which)|followed\s+by|finally)
       \b(?!\s+and\s+again)\s*[,:]?\s*
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_OPENERS = re.compile(r"^(?:(?:at\s+)?first(?:ly)?\b\s*,?|then\b\s*,?|finally\b\s*,?)\s*", re.IGNORECASE)
+_OPENERS = re.compile(
+    r"^(?:(?:(?:at\s+)?first(?:ly)?|then|finally|afterwards?|after\s+that)\b\s*,?\s*)+", re.IGNORECASE
+)
 _EDGES = " \t,.;:-–—"
 
 

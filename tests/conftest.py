@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.model.tiny_bundle import build_tiny_bundle
-
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a small bundle with random weights (id "tiny", 64 px); its parent is a bundles_dir."""
+    from tests.model.tiny_bundle import build_tiny_bundle  # needs onnx, which not every test environment has
+
     return build_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")

@@ -18,8 +18,10 @@ from model.bundle.writer import write_bundle
 OPSET = 20
 NUM_WS, W_DIM, Z_DIM, EMBED_DIM, H_DIM, MAX_TOKENS = 4, 16, 8, 16, 24, 32
 POOLED = 4  # pictures are averaged to 4 × 4 before any matrix sees them
-WORDS = """smiling smile laughing angry sad surprised closing close eyes eye winking wink opening open mouth pouting pout
-the person is a and then he she looks very blink left right not""".split()
+WORDS = (
+    *("smiling", "smile", "laughing", "angry", "sad", "surprised", "closing", "close", "eyes", "eye", "winking"),
+    *("wink", "opening", "open", "mouth", "pouting", "pout", "the", "person", "is", "a", "and", "then", "not"),
+)
 
 
 def build_tiny_bundle(
