@@ -38,6 +38,34 @@ class GeneratorRecipe:
 
 
 @dataclass(frozen=True)
+class EncoderRecipe:
+    """Trunk and factor head."""
+
+    widths: tuple[int, ...] = (24, 48, 80, 112, 128)
+    feature_dim: int = 256
+    steps: int = 4000
+    batch: int = 24
+    lr: float = 1.5e-3
+    ema_decay: float = 0.998
+    seed: int = 2
+
+
+@dataclass(frozen=True)
+class InversionRecipe:
+    """W+ residual: steps towards the true w, then through the generator."""
+
+    steps: int = 1600
+    w_steps: int = 400
+    batch: int = 8
+    w_batch: int = 24
+    lr: float = 5e-4
+    factor_weight: float = 1.0
+    w_weight: float = 0.2
+    ema_decay: float = 0.995
+    seed: int = 3
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that one domain's bundle is made from."""
 
@@ -46,6 +74,8 @@ class Recipe:
     resolution: int
     generator: GeneratorRecipe
     renders: RendersRecipe = field(default_factory=RendersRecipe)
+    encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
+    inversion: InversionRecipe = field(default_factory=InversionRecipe)
     embed_dim: int = 128
 
 
