@@ -10,13 +10,11 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 
+from services.errors import PermanentError
+
 ANONYMOUS = "anonymous"
 
 Authenticator = Callable[[Request], str]
-
-
-class AuthUnavailable(RuntimeError):
-    """The settings ask for a protection that this version can't give."""
 
 
 def make_authenticator(auth: str, host: str) -> Authenticator:
@@ -27,13 +25,14 @@ def make_authenticator(auth: str, host: str) -> Authenticator:
         host: the address that the API is bound to.
 
     Raises:
-        AuthUnavailable: when keys would be needed; the service must not start as if it were protected.
+        PermanentError: settings-invalid when keys would be needed; it must not start as if it were protected.
     """
     if auth == "on" or (auth == "auto" and not _is_loopback(host)):
-        raise AuthUnavailable(
+        raise PermanentError(
+            "settings-invalid",
             "This version has no API keys yet, so it can't start with authentication on"
-            f" (ANIMATO_AUTH={auth}, ANIMATO_HOST={host})."
-            " Bind it to 127.0.0.1, or set ANIMATO_AUTH=off if something in front of it decides who may call it."
+            f" (ANIMATO_AUTH={auth}, ANIMATO_HOST={host}).",
+            "Bind it to 127.0.0.1, or set ANIMATO_AUTH=off if something in front of it decides who may call it.",
         )
     return _name_anonymous
 

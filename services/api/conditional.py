@@ -8,7 +8,7 @@ _TAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
 def make_etag(revision: int, queue_position: int | None = None) -> str:
-    """Return the weak ETag of a job's state: its revision, and its place while it is queued (that moves without one)."""
+    """Return the weak ETag of a job's state: its revision, and its place in the queue (which moves without one)."""
     return f'W/"{revision}"' if queue_position is None else f'W/"{revision}.{queue_position}"'
 
 

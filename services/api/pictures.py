@@ -218,15 +218,12 @@ def _decode(data: bytes, picture_format: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=[picture_format]) as opened:
-                # A phone's MPO opens as JPEG with several pictures: the first is the photo. The others must be still.
-                if picture_format != "JPEG" and getattr(opened, "n_frames", 1) > 1:
-                    raise _corrupt()
+                # A phone's MPO opens as JPEG with several pictures; the first is the photo.
+                assert picture_format == "JPEG" or getattr(opened, "n_frames", 1) == 1
                 opened.load()
                 return _flatten(_orient(opened))
-    except RequestError:
-        raise
     # Decoders that are fed hostile bytes raise whatever they like; whatever it is, the picture is at fault.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise _corrupt() from error
 
 

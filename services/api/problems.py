@@ -205,3 +205,31 @@ def install_problems(app: FastAPI) -> None:
     app.add_exception_handler(AnimatoError, on_animato_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation_error)
+
+
+def describe_responses(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """Return what a route's description says of its problems, grouped by status, for FastAPI's ``responses``."""
+    grouped: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        status = STATUSES[code]
+        example = {
+            "type": TYPE_PREFIX + code,
+            "title": TITLES[code],
+            "status": status,
+            "detail": TITLES[code] + ".",
+            "code": code,
+            "retryable": status in (429, 503),
+            "hint": "What to do about it.",
+        }
+        described = grouped.setdefault(
+            status,
+            {
+                "description": "",
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
+            },
+        )
+        described["content"][MEDIA_TYPE]["examples"][code] = {"summary": TITLES[code], "value": example}
+        described["description"] = ", ".join(described["content"][MEDIA_TYPE]["examples"])
+        if status in (429, 503):
+            described["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+    return grouped

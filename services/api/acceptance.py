@@ -1,0 +1,90 @@
+"""Accepts a job: input stored and synced, one transaction, then a hint. What was answered with 202 is never lost.
+
+Called off the event loop. Knows the rooms below; no HTTP.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import structlog
+
+from services.api.resources import Resources
+from services.api.uploads import Submission
+from services.errors import AnimatoError
+from services.jobs.contract import InputFacts, JobRecord, make_job_id
+from services.storage import input_key
+
+_log = structlog.get_logger(__name__)
+
+
+def accept_job(rooms: Resources, owner: str, submission: Submission, key: str | None) -> tuple[JobRecord, bool]:
+    """Make a job of a submission; returns it with True, or the earlier job of the same idempotency key with False.
+
+    Raises:
+        RequestError: model-unknown, idempotency-mismatch, idempotency-conflict.
+        TemporaryError: queue-full, storage-failed, not-ready; nothing is queued then.
+    """
+    manifest = rooms.catalogue.choose(submission.options.model)
+    if key is not None:
+        earlier = rooms.store.find_accepted(owner, key, submission.body_sha256)
+        if earlier is not None:
+            return earlier, False
+    job_id = make_job_id()
+    facts = _store_input(rooms, job_id, submission)
+    seed = submission.options.seed
+    try:
+        record, created = rooms.store.accept(
+            job_id=job_id,
+            owner=owner,
+            options=submission.options,
+            input=facts,
+            seed=secrets.randbelow(2**32) if seed is None else seed,
+            model_id=manifest.id,
+            model_sha256=manifest.sha256,
+            idempotency=None if key is None else (key, submission.body_sha256),
+            queue_limit=rooms.settings.queue_limit,
+        )
+    except AnimatoError:
+        settled = _settle(rooms, job_id, facts)
+        if settled is None:
+            raise
+        record, created = settled, True
+    if not created:
+        _remove_orphan(rooms, facts)
+        return record, False
+    rooms.dispatcher.hint(record.id)
+    return record, True
+
+
+def _store_input(rooms: Resources, job_id: str, submission: Submission) -> InputFacts:
+    picture = submission.picture
+    if picture is None:
+        return InputFacts()
+    stored_at = input_key(job_id, picture.sha256)
+    rooms.storage.put(stored_at, picture.png, "image/png")
+    return InputFacts(key=stored_at, sha256=picture.sha256, width=picture.width, height=picture.height)
+
+
+def _settle(rooms: Resources, job_id: str, facts: InputFacts) -> JobRecord | None:
+    """Find out what became of a transaction that failed: it may have been committed and only its answer lost.
+
+    Returns the job when it is there. The input is removed only when it is certain that no job names it; where the
+    database stays silent the input stays, and is collected with the other orphans.
+    """
+    try:
+        record = rooms.store.get(job_id)
+    except AnimatoError:
+        return None
+    if record is None:
+        _remove_orphan(rooms, facts)
+    return record
+
+
+def _remove_orphan(rooms: Resources, facts: InputFacts) -> None:
+    if facts.key is None:
+        return
+    try:
+        rooms.storage.delete([facts.key])
+    except AnimatoError as error:
+        _log.warning("orphan_left", code=error.code)

@@ -1,0 +1,228 @@
+"""The routes of ``/v1/animations``: accept, list, look, cancel, delete. Thin: every rule lives in another room."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import anyio
+import structlog
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Request
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+
+from services.api.acceptance import accept_job
+from services.api.forms import REQUEST_BODY
+from services.api.idempotency import HEADER as IDEMPOTENCY_HEADER
+from services.api.idempotency import read_key
+from services.api.jobs import answer_job, find_job, find_position
+from services.api.pictures import PictureLimits
+from services.api.problems import describe_responses
+from services.api.resources import Owner, Rooms
+from services.api.schemas import PREFIX, Animation, AnimationList, describe_job
+from services.api.uploads import read_submission
+from services.api.waiting import read_wait_s, wait_for_end
+from services.errors import AnimatoError, RequestError
+from services.jobs.contract import JobState
+
+BODY_TIMEOUT_S = 120.0
+
+router = APIRouter(prefix=PREFIX, tags=["animations"])
+_log = structlog.get_logger(__name__)
+
+_ACCEPT_PROBLEMS = (
+    "bad-request",
+    "idempotency-conflict",
+    "payload-too-large",
+    "unsupported-media-type",
+    "validation-failed",
+    "model-unknown",
+    "image-corrupt",
+    "image-too-small",
+    "image-too-large",
+    "idempotency-mismatch",
+    "queue-full",
+    "not-ready",
+    "storage-failed",
+)
+_ETAG_HEADER = {"ETag": {"description": "Weak; changes with the job.", "schema": {"type": "string"}}}
+_JOB_HEADERS = {
+    **_ETAG_HEADER,
+    "Location": {"description": "The job's URL.", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds until the next look.", "schema": {"type": "integer"}},
+    "Preference-Applied": {"description": "The wait that was applied.", "schema": {"type": "string"}},
+}
+
+Prefer = Annotated[
+    list[str] | None,
+    Header(description="`wait=N`: answer when the job has ended, at the latest after N seconds (at most 60)."),
+]
+
+
+def _to_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("Input is out of range") from error
+
+
+class ListQuery(BaseModel):
+    """What to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(20, ge=1, le=100)
+    cursor: str | None = Field(None, max_length=512, description="`next_cursor` of the page before.")
+    status: JobState | None = None
+    created_after: Annotated[AwareDatetime, AfterValidator(_to_utc)] | None = Field(
+        None, description="RFC 3339 with a time zone."
+    )
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=Animation,
+    summary="Animate a face",
+    openapi_extra={"requestBody": REQUEST_BODY},
+    responses={
+        201: {
+            "model": Animation,
+            "description": "Accepted, and ended within the time that `Prefer: wait` gave.",
+            "headers": _JOB_HEADERS,
+        },
+        202: {"description": "Accepted: the job is stored and will run.", "headers": _JOB_HEADERS},
+        **describe_responses(*_ACCEPT_PROBLEMS),
+    },
+)
+async def create_animation(
+    request: Request,
+    rooms: Rooms,
+    owner: Owner,
+    idempotency_key: Annotated[
+        str | None,
+        Header(alias=IDEMPOTENCY_HEADER, description="Repeats within 24 h with the same body return the first job."),
+    ] = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Accept one face (or none, with `source: sampled`) and one sentence; everything is checked before it is queued."""
+    key = read_key(idempotency_key)
+    body = await _read_body(request)
+    limits = PictureLimits(rooms.settings.max_pixels, rooms.settings.min_side_px)
+    content_type = request.headers.get("Content-Type", "")
+    submission = await to_thread.run_sync(read_submission, body, content_type, limits, limiter=rooms.decoders)
+    del body  # nothing needs it while the client waits
+    record, created = await run_in_threadpool(accept_job, rooms, owner, submission, key)
+    del submission
+    headers = {} if created else {"Idempotent-Replayed": "true"}
+    wait_s = read_wait_s(prefer or [])
+    status = 202
+    if wait_s is not None:
+        headers["Preference-Applied"] = f"wait={wait_s}"
+        record = await wait_for_end(rooms.store, record, wait_s, request)
+        status = 201 if record.terminal else 202
+    if status == 202:
+        headers["Retry-After"] = "1"
+    return answer_job(
+        record, await run_in_threadpool(find_position, rooms.store, record), status=status, headers=headers
+    )
+
+
+@router.get(
+    "",
+    response_model=AnimationList,
+    summary="List animations",
+    responses={
+        200: {"headers": {"Link": {"description": 'rel="next"', "schema": {"type": "string"}}}},
+        **describe_responses("validation-failed", "not-ready"),
+    },
+)
+def list_animations(rooms: Rooms, owner: Owner, query: Annotated[ListQuery, Query()]) -> Response:
+    """List your jobs, newest first."""
+    records, next_cursor = rooms.store.list_page(owner, query.limit, query.cursor, query.status, query.created_after)
+    data = [describe_job(record, find_position(rooms.store, record)) for record in records]
+    headers = {"Cache-Control": "private, no-cache"}
+    if next_cursor is not None:
+        following: dict[str, Any] = query.model_dump(mode="json", exclude_none=True) | {"cursor": next_cursor}
+        headers["Link"] = f'<{PREFIX}?{urlencode(following)}>; rel="next"'
+    return JSONResponse({"object": "list", "data": data, "next_cursor": next_cursor}, headers=headers)
+
+
+@router.get(
+    "/{job_id}",
+    response_model=Animation,
+    summary="Look at an animation",
+    responses={
+        200: {"headers": _ETAG_HEADER},
+        304: {"description": "Nothing has changed since the ETag of `If-None-Match`."},
+        **describe_responses("not-found", "not-ready"),
+    },
+)
+async def get_animation(
+    job_id: str,
+    request: Request,
+    rooms: Rooms,
+    owner: Owner,
+    prefer: Prefer = None,
+    if_none_match: Annotated[str | None, Header(description="An ETag of an earlier answer.")] = None,
+) -> Response:
+    """Return the job as it stands, or once it has ended with `Prefer: wait=N`."""
+    record = await run_in_threadpool(find_job, rooms.store, job_id, owner)
+    wait_s = read_wait_s(prefer or [])
+    headers = {}
+    if wait_s is not None:
+        headers["Preference-Applied"] = f"wait={wait_s}"
+        record = await wait_for_end(rooms.store, record, wait_s, request)
+    position = await run_in_threadpool(find_position, rooms.store, record)
+    return answer_job(record, position, headers=headers, if_none_match=if_none_match)
+
+
+@router.post(
+    "/{job_id}/cancel",
+    response_model=Animation,
+    summary="Cancel an animation",
+    responses={200: {"headers": _ETAG_HEADER}, **describe_responses("not-found", "not-cancelable", "not-ready")},
+)
+def cancel_animation(job_id: str, rooms: Rooms, owner: Owner) -> Response:
+    """Cancel a queued job at once; a running one stops between two frames and shows `cancel_requested` until then."""
+    record = find_job(rooms.store, job_id, owner)
+    record = rooms.store.request_cancel(record.id, owner)
+    return answer_job(record, find_position(rooms.store, record))
+
+
+@router.delete(
+    "/{job_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete an animation",
+    responses={204: {"description": "Removed."}, **describe_responses("not-found", "job-active", "not-ready")},
+)
+def delete_animation(job_id: str, rooms: Rooms, owner: Owner) -> Response:
+    """Remove an ended job with its picture and its result, for good."""
+    record = find_job(rooms.store, job_id, owner)
+    keys = rooms.store.delete(record.id, owner)
+    try:
+        rooms.storage.delete(keys)
+    except AnimatoError as error:
+        # The job is gone; what is left in the store is collected with the other orphans.
+        _log.warning("objects_left", job_id=record.id, code=error.code)
+    return Response(status_code=204)
+
+
+async def _read_body(request: Request) -> bytes:
+    """Return the whole body, which ``BodyCap`` bounds.
+
+    Raises:
+        RequestError: bad-request when it stops coming.
+    """
+    try:
+        with anyio.fail_after(BODY_TIMEOUT_S):
+            return await request.body()
+    except (TimeoutError, ClientDisconnect) as error:
+        raise RequestError(
+            "bad-request", "The request's body did not arrive in time.", "Send a smaller picture, or try again."
+        ) from error

@@ -1,0 +1,131 @@
+"""Composition root of the API: ``uvicorn --factory services.api.app:create_app``.
+
+Reads the settings, opens the rooms below in the lifespan, and hands them to the routes. Nothing is opened before that,
+so that the API's description can be made anywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import structlog
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+
+from services.api import animations, events, health, results
+from services.api.auth import make_authenticator
+from services.api.bodies import BodyCap
+from services.api.boundary import Boundary
+from services.api.forms import install_description
+from services.api.metrics import HttpMetrics
+from services.api.models import Catalogue
+from services.api.problems import install_problems
+from services.api.resources import Resources
+from services.api.site import install_site
+from services.errors import TemporaryError
+from services.jobs.dispatch import Dispatcher
+from services.jobs.store import JobStore
+from services.logs import configure_logging
+from services.queue import make_celery
+from services.settings import Settings, load_settings
+from services.storage import ObjectStore
+
+START_PATIENCE_S = 30.0
+
+_log = structlog.get_logger(__name__)
+
+_DESCRIPTION = """One still face and one sentence in, a short video out in which the face does what the sentence says.
+
+Post a job, then poll it, follow its events, or wait with `Prefer: wait=N`; fetch the video when it has succeeded.
+Every error is an RFC 9457 problem document with a stable `code` and a `hint` that says what to do."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the application; without ``settings`` they are read from the environment.
+
+    Raises:
+        PermanentError: settings-invalid, e.g. when authentication is asked for.
+    """
+    if settings is None:
+        settings = load_settings()
+        configure_logging(service="api", log_format=settings.log_format, level=settings.log_level)
+        # The access log is ours: uvicorn's would carry paths and queries.
+        logging.getLogger("uvicorn.access").disabled = True
+    chosen = settings
+    authenticate = make_authenticator(chosen.auth, chosen.host)
+    metrics = HttpMetrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        store, storage = JobStore.from_settings(chosen), ObjectStore.from_settings(chosen)
+        dispatcher = Dispatcher(make_celery(chosen))
+        app.state.resources = Resources(
+            settings=chosen,
+            store=store,
+            storage=storage,
+            dispatcher=dispatcher,
+            catalogue=Catalogue(chosen.bundles_dir),
+            authenticate=authenticate,
+            decoders=anyio.CapacityLimiter(max(2, os.cpu_count() or 2)),
+        )
+        await run_in_threadpool(_prepare, store, storage)
+        try:
+            yield
+        finally:
+            await run_in_threadpool(dispatcher.close)
+            await run_in_threadpool(store.close)
+
+    app = FastAPI(
+        title="animato",
+        version="1",
+        summary="Language-guided face animation",
+        description=_DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        lifespan=lifespan,
+        # The interactive documentation would load its scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        # A browser's form may end in a slash or not: an unknown path is a 404 and no redirect.
+        redirect_slashes=False,
+        middleware=[
+            Middleware(Boundary, metrics=metrics),
+            Middleware(BodyCap, max_bytes=chosen.max_body_bytes),
+        ],
+    )
+    app.state.http_metrics = metrics
+    install_problems(app)
+    for router in (animations.router, events.router, results.router, health.router):
+        app.include_router(router)
+    install_description(app)
+    install_site(app, getattr(chosen, "samples_dir", Path("samples").absolute()), chosen.s3_public_endpoint)
+    return app
+
+
+def _prepare(store: JobStore, storage: ObjectStore) -> None:
+    """Bring the database's schema up to date; waits for a database that is still starting.
+
+    Raises:
+        TemporaryError: not-ready when it does not answer in half a minute.
+    """
+    deadline_s = time.monotonic() + START_PATIENCE_S
+    while True:
+        try:
+            store.migrate()
+            break
+        except TemporaryError:
+            if time.monotonic() > deadline_s:
+                raise
+            _log.warning("database_awaited")
+            time.sleep(1.0)
+    try:
+        storage.ensure_bucket()
+    except TemporaryError as error:
+        # Jobs without a picture can be accepted all the same, and /readyz tells of it.
+        _log.warning("storage_awaited", code=error.code)

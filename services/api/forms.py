@@ -1,0 +1,112 @@
+"""How ``openapi.yaml`` describes the two forms of a request; the rules themselves are ``AnimationOptions``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from services.api.problems import Problem
+from services.jobs.contract import AnimationOptions
+
+_OPTIONS = "#/components/schemas/AnimationOptions"
+
+
+def make_form_schemas() -> dict[str, Any]:
+    """Return the components ``AnimationOptions``, ``AnimationJson``, ``AnimationForm`` and what they refer to."""
+    options = AnimationOptions.model_json_schema(ref_template="#/components/schemas/{model}")
+    components: dict[str, Any] = options.pop("$defs", {})
+    properties = {name: dict(schema) for name, schema in options["properties"].items()}
+    json_form = {
+        "type": "object",
+        "title": "AnimationJson",
+        "description": "A request as JSON.",
+        "additionalProperties": False,
+        "required": ["prompt"],
+        "properties": {
+            **properties,
+            "image_base64": {
+                "type": "string",
+                "contentEncoding": "base64",
+                "description": "The picture, JPEG, PNG or WebP; a `data:` prefix is accepted."
+                " Required unless `source` is `sampled`.",
+            },
+        },
+    }
+    multipart_form = {
+        "type": "object",
+        "title": "AnimationForm",
+        "description": "A request as a form. Each field may stand by itself or in `options`, not in both.",
+        "additionalProperties": False,
+        "properties": {
+            **properties,
+            "image": {
+                "type": "string",
+                "contentMediaType": "application/octet-stream",
+                "description": "The picture as a file, JPEG, PNG or WebP. Required unless `source` is `sampled`.",
+            },
+            "options": {"$ref": _OPTIONS, "description": "Any of the other fields, as one JSON object."},
+        },
+    }
+    # In a form nothing but the presence of the prompt can be asked for: it may stand in `options`.
+    partial = {**options, "properties": properties, "description": "The fields of a request but the picture."}
+    partial.pop("required", None)
+    return {**components, "AnimationOptions": partial, "AnimationJson": json_form, "AnimationForm": multipart_form}
+
+
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {"$ref": "#/components/schemas/AnimationForm"},
+            "encoding": {
+                "options": {"contentType": "application/json"},
+                "output": {"contentType": "application/json"},
+                "metadata": {"contentType": "application/json"},
+                "image": {"contentType": "image/jpeg, image/png, image/webp"},
+            },
+        },
+        "application/json": {
+            "schema": {"$ref": "#/components/schemas/AnimationJson"},
+            "examples": {
+                "sampled": {
+                    "summary": "A face sampled from the model",
+                    "value": {"prompt": "smiling, then winking", "source": "sampled", "seed": 7},
+                },
+                "picture": {
+                    "summary": "A picture",
+                    "value": {
+                        "prompt": "smiling",
+                        "image_base64": "iVBORw0KGgo…",
+                        "duration_s": 2,
+                        "output": {"format": "mp4"},
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+def install_description(app: FastAPI) -> None:
+    """Make the app describe what FastAPI can't see: the forms that are read by hand, and the problem documents."""
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                summary=app.summary,
+                description=app.description,
+                license_info=app.license_info,
+                routes=app.routes,
+            )
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= problem.pop("$defs", {}) | {"Problem": problem} | make_form_schemas()
+            document["components"]["schemas"] = dict(sorted(schemas.items()))
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = describe  # type: ignore[method-assign]
