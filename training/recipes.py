@@ -9,7 +9,9 @@ class RendersRecipe:
 
     count: int = 30_000
     held_out: int = 512
+    expressed: int = 16_000
     seed: int = 128
+    expressed_seed: int = 129
     held_out_seed: int = 990
 
 
@@ -66,6 +68,38 @@ class InversionRecipe:
 
 
 @dataclass(frozen=True)
+class EmbeddingRecipe:
+    """The image tower's head, beside a locked text tower."""
+
+    steps: int = 3000
+    batch: int = 128
+    captions: int = 400  # an expression
+    temperature: float = 0.07
+    factor_weight: float = 3.0
+    lr: float = 2e-3
+    ema_decay: float = 0.995
+    seed: int = 4
+
+
+@dataclass(frozen=True)
+class MotionRecipe:
+    """The recurrent motion generator and its mapper."""
+
+    h_dim: int = 256
+    hidden: int = 384
+    steps: int = 6000
+    batch: int = 64
+    captions: int = 40_000
+    frames: tuple[int, int] = (8, 20)  # fewest, most + 1
+    text_noise: float = 0.25
+    face_noise: float = 0.1
+    floor: float = 0.15  # of the mean teacher's size, under the divisor of the loss
+    lr: float = 8e-3
+    ema_decay: float = 0.997
+    seed: int = 5
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that one domain's bundle is made from."""
 
@@ -76,6 +110,8 @@ class Recipe:
     renders: RendersRecipe = field(default_factory=RendersRecipe)
     encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
     inversion: InversionRecipe = field(default_factory=InversionRecipe)
+    embedding: EmbeddingRecipe = field(default_factory=EmbeddingRecipe)
+    motion: MotionRecipe = field(default_factory=MotionRecipe)
     embed_dim: int = 128
 
 

@@ -7,6 +7,7 @@ No torch here.
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from training.faces.expressions import vary_expression
+from training.faces.expressions import EXPRESSIONS, apply_expression, vary_expression
 from training.faces.parameters import Z_DIM, Parameters, encode, sample_parameters
 
 FORMAT = 1
@@ -46,8 +47,28 @@ def draw_pair(seed: int, index: int) -> tuple[Parameters, Parameters]:
     return vary_expression(base, rng), vary_expression(base, rng)
 
 
+def expression_of_pair(index: int) -> str:
+    """Name the expression of an expressed pair."""
+    names = list(EXPRESSIONS)
+    return names[index % len(names)]
+
+
+def draw_expressed_pair(seed: int, index: int) -> tuple[Parameters, Parameters]:
+    """Choose one aligned identity, as it is and with the expression of `expression_of_pair`, by (seed, index) alone."""
+    rng = np.random.default_rng([seed, index])
+    base = sample_parameters(rng)
+    return base, apply_expression(base, expression_of_pair(index), float(rng.uniform(0.75, 1.15)), rng)
+
+
+PAIRS: dict[str, Callable[[int, int], tuple[Parameters, Parameters]]] = {
+    "varied": draw_pair,
+    "expressed": draw_expressed_pair,
+}
+"""Kinds of pools: two random expressions of a face, or a calm face and a named expression of it."""
+
+
 def render_pool(
-    folder: Path, *, count: int, size_px: int, seed: int, progress: Progress | None = None
+    folder: Path, *, count: int, size_px: int, seed: int, kind: str = "varied", progress: Progress | None = None
 ) -> Pool:
     """Render a pool, or go on with an interrupted one, or open a finished one.
 
@@ -55,7 +76,7 @@ def render_pool(
     """
     from training.faces.human import DOMAIN, render  # skia needs system libraries: only rendering asks for them
 
-    options = {"format": FORMAT, "domain": DOMAIN, "count": count, "size_px": size_px, "seed": seed}
+    options = {"format": FORMAT, "domain": DOMAIN, "count": count, "size_px": size_px, "seed": seed, "kind": kind}
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "pool.json"
     done = 0
@@ -74,7 +95,7 @@ def render_pool(
         for start in range(done // 2, count // 2, BLOCK_PAIRS):
             stop = min(start + BLOCK_PAIRS, count // 2)
             for pair in range(start, stop):
-                for offset, params in enumerate(draw_pair(seed, pair)):
+                for offset, params in enumerate(PAIRS[kind](seed, pair)):
                     pictures[2 * pair + offset] = render(params, size_px)
                     factors[2 * pair + offset] = encode(params)
             pictures.flush()

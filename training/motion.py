@@ -1,0 +1,202 @@
+"""The motion stage: sentence and face → delta_ws, taught by trajectories that the renderer's factors spell out.
+
+The teacher moves a face's factors towards the sentence's targets, smoothly in time, and takes the generator's mapping of them:
+Δ* = mapping(factors_t) − mapping(factors_0). No picture is drawn. The generator and both towers are frozen.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.embedding import EmbedTexts, Features
+from training.encoder import factor_bounds
+from training.faces.captions import Caption, sample_caption
+from training.faces.expressions import CYCLIC, EXPRESSIONS
+from training.faces.parameters import EXPRESSION_FACTORS, FACTOR_MEANS, HALF_RANGES, NUM_EXPRESSION
+from training.losses import relative_motion_loss
+from training.networks.encoder import ImageTower
+from training.networks.motion import MotionNetwork
+from training.networks.stylegan2 import FactorMapping
+from training.optimizers import build_optimizers, schedule
+from training.recipes import MotionRecipe
+
+MAX_TARGETS = 3
+
+
+class Targets(NamedTuple):
+    """What captions ask for, as tensors over up to MAX_TARGETS expressions."""
+
+    goals: Tensor  # [N,MAX_TARGETS,NUM_EXPRESSION] in half-ranges from the mean
+    moved: Tensor  # [N,MAX_TARGETS,NUM_EXPRESSION] 1 where the expression names the factor
+    strengths: Tensor  # [N,MAX_TARGETS]
+    cyclic: Tensor  # [N,MAX_TARGETS] 1 for winks and blinks
+
+    def take(self, rows: Tensor) -> "Targets":
+        """Pick rows."""
+        return Targets(*(part[rows] for part in self))
+
+
+def tabulate_targets(captions: Sequence[Caption]) -> Targets:
+    """Turn captions' targets into tensors."""
+    names = [factor.name for factor in EXPRESSION_FACTORS]
+    goals = np.zeros((len(captions), MAX_TARGETS, NUM_EXPRESSION), np.float32)
+    moved = np.zeros_like(goals)
+    strengths = np.zeros((len(captions), MAX_TARGETS), np.float32)
+    cyclic = np.zeros_like(strengths)
+    for i, caption in enumerate(captions):
+        for j, (expression, strength) in enumerate(caption.targets[:MAX_TARGETS]):
+            strengths[i, j], cyclic[i, j] = strength, expression in CYCLIC
+            for name, target in EXPRESSIONS[expression].items():
+                where = names.index(name)
+                goals[i, j, where] = (target - FACTOR_MEANS[where]) / HALF_RANGES[where]
+                moved[i, j, where] = 1
+    return Targets(*(torch.from_numpy(part) for part in (goals, moved, strengths, cyclic)))
+
+
+def amplitude(progress: Tensor, cyclic: Tensor) -> Tensor:
+    """Give how far a motion has come: a smoothstep, or up, a moment at the top, and back for cyclic ones.
+
+    Shapes: progress [N,T], cyclic [N,K] → [N,T,K].
+    """
+
+    def smoothstep(x: Tensor) -> Tensor:
+        x = x.clamp(0, 1)
+        return x * x * (3 - 2 * x)
+
+    rise = smoothstep(progress)[:, :, None]
+    bump = smoothstep(torch.minimum(progress, 1 - progress) / 0.4)[:, :, None]
+    return rise + (bump - rise) * cyclic[:, None]
+
+
+def move_factors(factors: Tensor, targets: Targets, intensity: Tensor, progress: Tensor) -> Tensor:
+    """Give the teacher's factors at every frame.
+
+    Shapes: factors [N,Z_DIM], intensity [N], progress [N,T] → [N,T,Z_DIM]; only expression factors move, clipped to their ranges.
+    """
+    lows, highs = (bound[:NUM_EXPRESSION] for bound in factor_bounds())
+    reach = amplitude(progress, targets.cyclic) * (targets.strengths * intensity[:, None])[:, None]  # [N,T,K]
+    frames = factors[:, None].expand(-1, progress.shape[1], -1).clone()
+    state = frames[..., :NUM_EXPRESSION]
+    for k in range(MAX_TARGETS):
+        step = (targets.goals[:, None, k] - state) * targets.moved[:, None, k] * reach[:, :, k, None]
+        state = torch.maximum(torch.minimum(state + step, highs), lows)
+    frames[..., :NUM_EXPRESSION] = state
+    return frames
+
+
+def teach(mapping: FactorMapping, factors: Tensor, targets: Targets, intensity: Tensor, progress: Tensor) -> Tensor:
+    """Give the teacher's motion Δ*.
+
+    Shapes: as `move_factors` → [N,T,w_dim].
+    """
+    frames = move_factors(factors, targets, intensity, progress)
+    w = mapping(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+    still = mapping(factors)
+    return w - still[:, None]
+
+
+class MotionStage:
+    """Trains the motion network against the teacher."""
+
+    name = "motion"
+
+    def __init__(
+        self,
+        recipe: MotionRecipe,
+        mapping: FactorMapping,
+        tower: ImageTower,
+        embed_texts: EmbedTexts,
+        faces: Sequence[Features],
+        num_ws: int,
+    ) -> None:
+        """`faces`: stored features of the pictures that are to be moved; the first 200 of each are held out."""
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.steps, self.ema_decay = recipe, recipe.steps, recipe.ema_decay
+        self.mapping = mapping.eval().requires_grad_(False)
+        embed_dim, w_dim = tower.out.out_features, mapping.fc1.weight.shape[0]
+        self.network = MotionNetwork(embed_dim, num_ws, w_dim, recipe.h_dim, recipe.hidden)
+        self.modules = nn.ModuleDict({"motion": self.network})
+        self.optimizers = build_optimizers([self.network], recipe.lr)
+        rng = np.random.default_rng([recipe.seed, 5])
+        captions = [sample_caption(rng) for _ in range(recipe.captions)]
+        self.texts = embed_texts([caption.text for caption in captions])
+        self.targets = tabulate_targets(captions)
+        with torch.no_grad():
+            self.faces = torch.cat([tower.project(part.features[200:]) for part in faces])
+            self.factors = torch.cat([part.factors[200:] for part in faces])
+            self.held_faces = torch.cat([tower.project(part.features[:200]) for part in faces])
+            self.held_factors = torch.cat([part.factors[:200] for part in faces])
+            sample = self._teach_sample()
+        self.floor = float(sample.square().sum(2).mean()) * recipe.floor
+
+    def learning_rate(self, step: int) -> float:
+        """Give the learning rate at a step."""
+        return self.recipe.lr * schedule(step, self.steps, 0.4)
+
+    def ema_warmup(self, step: int) -> int:
+        """Average from the first step on."""
+        return step
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Follow the teacher on one batch of faces and sentences, at random frames and intensities."""
+        rng = np.random.default_rng([self.recipe.seed, 6, step])
+        batch = self.recipe.batch
+        chosen = torch.from_numpy(rng.choice(len(self.texts), batch))
+        rows = torch.from_numpy(rng.choice(len(self.faces), batch))
+        texts, faces = self.texts[chosen], self.faces[rows]
+        # near sentences and near faces mean about the same
+        texts = self._shake(texts, rng, self.recipe.text_noise)
+        faces = self._shake(faces, rng, self.recipe.face_noise)
+        intensity = torch.from_numpy(rng.uniform(0, 2, batch).astype(np.float32))
+        intensity = torch.where(torch.from_numpy(rng.random(batch) < 0.4), torch.ones(batch), intensity)
+        progress = self._draw_progress(rng, batch)
+        noise = torch.from_numpy(rng.standard_normal((batch, self.recipe.h_dim), dtype=np.float32))
+        with torch.no_grad():
+            teacher = teach(self.mapping, self.factors[rows], self.targets.take(chosen), intensity, progress)
+        delta_ws, _ = self.network(texts, faces, noise, intensity, progress)
+        return relative_motion_loss(delta_ws, teacher[:, :, None].expand_as(delta_ws), self.floor * delta_ws.shape[2]), {}
+
+    @torch.no_grad()
+    def evaluate(self, ema: nn.ModuleDict) -> dict[str, float]:
+        """Measure the relative error at full strength on held-out faces, of sentences that move and of those that do not."""
+        rng = np.random.default_rng(8)
+        count = len(self.held_faces)
+        rows = torch.from_numpy(rng.choice(len(self.texts), count, replace=False))
+        progress = torch.linspace(0, 1, 17)[None].expand(count, -1)
+        intensity = torch.ones(count)
+        targets = self.targets.take(rows)
+        teacher = teach(self.mapping, self.held_factors, targets, intensity, progress)
+        delta_ws, _ = ema["motion"](
+            self.texts[rows], self.held_faces, torch.zeros(count, self.recipe.h_dim), intensity, progress
+        )
+        error = (delta_ws.mean(2) - teacher).square().sum(2).mean(1)
+        size = teacher.square().sum(2).mean(1)
+        moving = targets.strengths.sum(1) > 0
+        return {
+            "error_moving": float(error[moving].sum() / size[moving].sum()),
+            "error_still": float(error[~moving].mean() / size[moving].mean()),
+        }
+
+    def _teach_sample(self) -> Tensor:
+        count = 512
+        progress = torch.linspace(0, 1, 9)[None].expand(count, -1)
+        rows = torch.arange(count)
+        factors = self.factors[torch.linspace(0, len(self.factors) - 1, count).long()]
+        return teach(self.mapping, factors, self.targets.take(rows), torch.ones(count), progress)
+
+    def _draw_progress(self, rng: np.random.Generator, batch: int) -> Tensor:
+        """Draw rising times from 0 to 1: even or uneven steps, one grid for the whole batch."""
+        count = int(rng.integers(*self.recipe.frames))
+        gaps = rng.uniform(0.4, 1.6, count - 1) if rng.random() < 0.6 else np.ones(count - 1)
+        times = np.concatenate([[0.0], np.cumsum(gaps) / gaps.sum()]).astype(np.float32)
+        times[-1] = 1.0
+        return torch.from_numpy(times)[None].expand(batch, -1)
+
+    @staticmethod
+    def _shake(embed: Tensor, rng: np.random.Generator, size: float) -> Tensor:
+        noise = torch.from_numpy(rng.standard_normal(embed.shape, dtype=np.float32)) / embed.shape[1] ** 0.5
+        scale = torch.from_numpy(rng.uniform(0, size, (len(embed), 1)).astype(np.float32))
+        return nn.functional.normalize(embed + noise * scale, dim=1)
