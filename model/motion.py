@@ -165,7 +165,9 @@ def bend_linear(phase: NDArray[np.float64]) -> NDArray[np.float64]:
     The motion was trained with smoothstep in time: a uniform progress already starts and ends softly. A linear motion
     therefore runs through it along the inverse of smoothstep, ½ − sin(asin(1 − 2y)/3).
     """
-    return np.clip(0.5 - np.sin(np.arcsin(1.0 - 2.0 * np.clip(phase, 0.0, 1.0)) / 3.0), 0.0, 1.0)
+    bent = 0.5 - np.sin(np.arcsin(1.0 - 2.0 * phase) / 3.0)
+    bent[phase == 0.0], bent[phase == 1.0] = 0.0, 1.0  # exactly: frame 0 is the still face, not nearly so
+    return bent
 
 
 def find_peak(delta_ws: NDArray[np.float32]) -> int:

@@ -17,8 +17,8 @@ MAX_SEGMENTS = 12
 _JOINTS = re.compile(
     r"""
       \s*(?:[;\n→⇒➜➡]|[-=]+>)\s*                                            # smile; wink · angry → sad · angry -> sad
-    | (?<!now\sand)\s*(?:[,.]\s*|\s+)(?:(?<!now\s)and\s+|but\s+)?(?:then|afterwards?|after\s+(?:that|which)|followed\s+by|finally)
-      \b(?!\s+and\s+again)\s*[,:]?\s*
+    | (?<!now\sand)\s*(?:[,.]\s*|\s+)(?:(?<!now\s)and\s+|but\s+)?
+      (?:then|afterwards?|after\s+(?:that|which)|followed\s+by|finally)\b(?!\s+and\s+again)\s*[,:]?\s*
     """,
     re.VERBOSE | re.IGNORECASE,
 )

@@ -6,6 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import (  # noqa: F401 - fixtures
+    database_url,
+    own_queue_server,
+    postgres_server,
+    postgres_url,
+    queue_server,
+    s3_server,
+)
+
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:

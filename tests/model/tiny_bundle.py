@@ -208,7 +208,7 @@ def make_motion(random: np.random.Generator) -> Any:
     earlier = g.add("Slice", "progress", g.constant([0], np.int64), g.constant([-1], np.int64))
     steps = g.add("Sub", "progress", g.add("Concat", g.constant([0.0]), earlier, axis=0))
     start = g.add("Add", "text_embed", g.add("Mul", "image_embed", g.constant(0.3)))
-    hidden = g.add("Mul", "noise", g.constant(0.3))
+    hidden = g.add("Mul", "noise", g.constant(0.1))
     g.nodes.append(
         helper.make_node(
             "Scan", [start, hidden, steps], ["z_end", "h_end", "codes"], body=_make_step(random), num_scan_inputs=1
