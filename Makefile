@@ -1,0 +1,139 @@
+# Everything a person runs here. `make help` lists it. No root, no Docker and no GPU are needed for `make demo`.
+#
+# Variables
+#   PYTHON        the interpreter that .venv is made with (3.11 or newer; found by itself)
+#   TORCH         what `make test` installs as torch, before anything that could bring another build of it
+#   TORCH_INDEX   another package index for torch alone, for instance the one that holds its CPU builds
+#   ARGS          more arguments for the command at hand: make test ARGS="-k bundle"
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+endif
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+ARGS ?=
+
+# Only relative paths: the folder's own path may hold spaces.
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+SERVING := $(VENV)/.serving
+EVERYTHING := $(VENV)/.everything
+
+.PHONY: help
+help: ## list what can be made
+	@echo "animato: one face and one sentence become a short video"
+	@echo
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target words; do \
+		printf '%-22s %s\n' "$$target" "$$words"; done
+	@echo
+	@sed -n '/^# Variables/,/^$$/s/^# //p' Makefile
+
+.PHONY: demo
+demo: $(SERVING) ## animate a sample face with "smiling" through the whole service, into out/
+	@$(BIN)/animato demo $(ARGS)
+
+.PHONY: up
+up: $(SERVING) ## start the service and its page on http://127.0.0.1:8000 (Ctrl-C stops it)
+	@$(BIN)/animato up $(ARGS)
+
+.PHONY: doctor
+doctor: $(SERVING) ## say what is missing on this machine and how to get it
+	@$(BIN)/animato doctor $(ARGS)
+
+.PHONY: setup
+setup: $(EVERYTHING) ## install everything for work on the project, torch included
+
+.PHONY: test
+test: $(EVERYTHING) ## run all tests (installs torch and the development tools first)
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(EVERYTHING) ## style: ruff check and ruff format --check
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+.PHONY: format
+format: $(EVERYTHING) ## let ruff put the style right
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+.PHONY: types
+types: $(EVERYTHING) ## types: mypy, strict for what serves
+	$(BIN)/python -m mypy
+
+.PHONY: layers
+layers: $(EVERYTHING) ## who may import whom: import-linter
+	$(BIN)/lint-imports
+
+.PHONY: openapi
+openapi: $(EVERYTHING) ## write openapi.yaml from the code
+	$(BIN)/python -m services.api.openapi
+
+.PHONY: openapi-check
+openapi-check: $(EVERYTHING) ## fail when openapi.yaml is not what the code says
+	$(BIN)/python -m services.api.openapi --check
+
+.PHONY: check
+check: lint types layers openapi-check test ## everything that must hold before a commit
+
+.PHONY: bench
+bench: $(EVERYTHING) ## measure frames per second, latency, overhead and memory
+	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: page-picture
+page-picture: $(EVERYTHING) ## take docs/images/page.png anew (needs Chromium)
+	$(BIN)/python -m tests.e2e.page_picture $(ARGS)
+
+.PHONY: clean
+clean: ## remove the environment, caches, results and the embedded service's data
+	rm -rf $(VENV) out .animato .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# ---- the environment. A stamp is older than pyproject.toml exactly when something must be installed. ------------
+
+define NO_PYTHON
+
+animato needs Python 3.11 or newer; none was found on the PATH.
+  Debian or Ubuntu:  sudo apt install python3 python3-venv
+  another place:     make demo PYTHON=/path/to/python3.12
+
+endef
+export NO_PYTHON
+
+define NO_VENV
+
+This Python can't make an environment: its module ensurepip is missing (Debian and Ubuntu keep it in a package of its own).
+  with root:     sudo apt install python3-venv
+  without root:  make demo PYTHON=/path/to/another/python3 (3.11 or newer, from uv, pyenv or conda)
+
+endef
+export NO_VENV
+
+# Debian's own Python comes without ensurepip; virtualenv, uv or an outer pip will do as well.
+$(BIN)/python:
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { printf '%s\n' "$$NO_PYTHON" >&2; exit 1; }
+	@echo "Making the environment $(VENV) with $$("$(PYTHON)" --version)"
+	@if "$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null; then "$(PYTHON)" -m venv $(VENV); \
+	elif "$(PYTHON)" -m virtualenv --version >/dev/null 2>&1; then "$(PYTHON)" -m virtualenv --quiet $(VENV); \
+	elif command -v uv >/dev/null 2>&1; then uv venv --quiet --seed --python "$(PYTHON)" $(VENV); \
+	elif "$(PYTHON)" -m pip --version >/dev/null 2>&1 && "$(PYTHON)" -m venv --without-pip $(VENV); then \
+		"$(PYTHON)" -m pip --python $(BIN)/python install --quiet pip; \
+	else rm -rf $(VENV); printf '%s\n' "$$NO_VENV" >&2; exit 1; fi
+
+$(SERVING): pyproject.toml | $(BIN)/python
+	@echo "Installing what serves (no torch); a minute or two, the first time only"
+	@$(PIP) -e '.[api,worker,cpu,embedded,cli]'
+	@touch $@
+
+$(EVERYTHING): pyproject.toml $(SERVING) | $(BIN)/python
+	@echo "Installing torch and the development tools; some minutes, the first time only"
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	@$(PIP) -e '.[api,worker,cpu,embedded,cli,postgres,train,dev]'
+	@touch $@
