@@ -43,4 +43,4 @@ USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=40s --retries=3 CMD ["python", "deploy/check_api.py"]
 CMD ["uvicorn", "services.api.app:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000", \
-     "--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "20"]
+     "--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "10"]

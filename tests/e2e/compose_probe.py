@@ -299,7 +299,7 @@ def check_metrics() -> None:
             return up == {"api": "1", "worker": "1"}
 
         def counted() -> bool:
-            found = query_prometheus('sum(animation_jobs_total{status="succeeded"})')
+            found = query_prometheus('sum(animation_jobs_total{job="api",status="succeeded"})')
             return bool(found) and float(found[0]["value"][1]) >= 1
 
         wait_until(all_up, 60, "targets api and worker up")
