@@ -107,6 +107,18 @@ def open_sessions(
     return sessions
 
 
+def list_providers() -> tuple[str, ...]:
+    """Return our names of the providers that the installed onnxruntime was built with, best first.
+
+    Built with is not yet able to start: a GPU provider also needs its driver and libraries.
+
+    Raises:
+        ModelError: runtime-missing.
+    """
+    available = _import_runtime().get_available_providers()
+    return tuple(name for name, ort_name in PROVIDERS.items() if ort_name in available)
+
+
 def choose_providers(wanted: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
     """Return the wanted providers that this onnxruntime was built with, in the wanted order; warn of the others.
 

@@ -16,7 +16,7 @@ from model.animator import Animator
 from model.bundle.reader import read_bundle, read_manifest
 from model.bundle.writer import write_bundle
 from model.errors import BundleError, ModelError
-from model.sessions import choose_providers, open_sessions
+from model.sessions import choose_providers, list_providers, open_sessions
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -43,6 +43,14 @@ def test_missing_providers_fall_back_aloud() -> None:
     with capture_logs() as logs:
         assert choose_providers(("cuda", "cpu"), [CUDA, CPU]) == ("cuda", "cpu")
     assert logs == []
+
+
+def test_what_is_installed_is_listed_by_our_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    assert "cpu" in list_providers()
+    monkeypatch.setattr(sessions, "_import_runtime", lambda: FakeRuntime(onnxruntime, raises=False))
+    assert list_providers() == ("cuda", "cpu")
 
 
 def test_order_is_the_settings_order() -> None:
