@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -9,6 +10,8 @@ import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 from starlette.responses import JSONResponse, Response
 
 from services.api.conditional import matches
@@ -72,7 +75,7 @@ async def get_readiness(rooms: Rooms) -> Response:
 def get_metrics(request: Request, rooms: Rooms) -> Response:
     """Return the metrics of this process and of all jobs."""
     http = cast(HttpMetrics, request.app.state.http_metrics)
-    body = generate_latest(_Joined([http.registry, JobMetrics(rooms)]))
+    body = generate_latest(_Joined(http.registry, JobMetrics(rooms)))
     return Response(body, headers={"Cache-Control": "no-store", "Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -102,20 +105,18 @@ def worker_max_age_s(rooms: Resources) -> float:
 
 def make_content_etag(body: bytes) -> str:
     """Return a weak ETag of a body."""
-    import hashlib
-
     return f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
-class _Joined:
-    """Several registries as one, for the text format."""
+class _Joined(Collector):
+    """Several collectors as one, for the text format."""
 
-    def __init__(self, parts: Iterable[object]) -> None:
-        self._parts = list(parts)
+    def __init__(self, *parts: Collector) -> None:
+        self._parts = parts
 
-    def collect(self) -> Iterable[object]:
+    def collect(self) -> Iterable[Metric]:
         for part in self._parts:
-            yield from part.collect()  # type: ignore[attr-defined]
+            yield from part.collect()
 
 
 def _try_check(check: Callable[[Resources], str], rooms: Resources) -> tuple[bool, str]:

@@ -246,7 +246,7 @@ def _decode(data: bytes, field: str | None) -> str:
 def _check_texts(options: AnimationOptions) -> None:
     if not any(unicodedata.category(character)[0] in "LNSP" for character in options.prompt):
         _refuse("The prompt is blank.", ("prompt",), "Say what the face should do, e.g. `smiling`.")
-    texts = [(("prompt",), options.prompt), (("model",), options.model or "")]
+    texts: list[tuple[tuple[str, ...], str]] = [(("prompt",), options.prompt), (("model",), options.model or "")]
     for key, value in options.metadata.items():
         texts += [(("metadata", key), key), (("metadata", key), value)]
     for where, text in texts:

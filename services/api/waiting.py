@@ -35,5 +35,6 @@ async def wait_for_end(store: JobStore, record: JobRecord, wait_s: float, reques
         if revision is None:
             break
         if revision != record.revision:
-            record = await run_in_threadpool(store.get, record.id, record.owner) or record
+            found = await run_in_threadpool(store.get, record.id, record.owner)
+            record = record if found is None else found
     return record
