@@ -96,11 +96,12 @@ def open_sessions(
     threads = threads or count_processors()
     specs = list_graph_specs(bundle.manifest)
     sessions: dict[str, Session] = {}
+    left = usable
     for graph, name in bundle.manifest.graphs.items():
         if name is None:
             continue
         options = _make_options(runtime, 1 if graph in _ONE_THREAD else threads)
-        session = _open(runtime, graph, bundle.read_graph(graph), options, usable)
+        session, left = _open(runtime, graph, bundle.read_graph(graph), options, left)
         _check_interface(graph, specs[graph], session)
         sessions[graph] = OrtSession(graph, session, _provider_of(session))
     _tell_fallbacks(usable, sessions)
@@ -171,30 +172,41 @@ def _make_options(runtime: Any, threads: int) -> Any:
     return options
 
 
-def _open(runtime: Any, graph: str, data: bytes, options: Any, providers: tuple[str, ...]) -> Any:
-    """Open a graph with the first provider that manages to; the ones after it take the operators it lacks."""
+def _open(
+    runtime: Any, graph: str, data: bytes, options: Any, providers: tuple[str, ...]
+) -> tuple[Any, tuple[str, ...]]:
+    """Open a graph with the first provider that manages to; the ones after it take the operators it lacks.
+
+    Returns the session and the providers that are left: one that failed once is not tried for the other graphs.
+    """
     for rank, name in enumerate(providers):
         chain = [PROVIDERS[p] for p in providers[rank:]]
         try:
-            session = runtime.InferenceSession(data, sess_options=options, providers=chain)
+            # onnxruntime's own fallback prints and goes to the CPU even where the setting does not allow it
+            session = runtime.InferenceSession(data, sess_options=options, providers=chain, enable_fallback=0)
         except Exception as error:  # a provider fails to load in many ways; the last one's failure is raised below
             if rank + 1 < len(providers):
                 logger.warning("providers.failed", graph=graph, provider=name, reason=_first_line(error))
                 continue
+            if name != "cpu":
+                raise _unavailable(name, _first_line(error)) from error
             raise BundleError(
                 "bundle-invalid",
                 f"onnxruntime {runtime.__version__} can't open the {graph} graph: {_first_line(error)}",
                 "Update onnxruntime, or export the bundle again with an older opset.",
             ) from error
-        session.disable_fallback()
         if _provider_of(session) not in providers:
-            raise ModelError(
-                "provider-unavailable",
-                f"The execution provider {name} could not be started on this machine, and cpu is not allowed.",
-                "Check the GPU driver (`animato doctor`), or add cpu to ANIMATO_PROVIDERS.",
-            )
-        return session
+            raise _unavailable(name, "it did not start")
+        return session, providers[rank:]
     raise AssertionError("choose_providers returns at least one")
+
+
+def _unavailable(provider: str, reason: str) -> ModelError:
+    return ModelError(
+        "provider-unavailable",
+        f"The execution provider {provider} can't be used on this machine ({reason}), and cpu is not allowed.",
+        "Check the GPU driver (`animato doctor`), or add cpu to ANIMATO_PROVIDERS.",
+    )
 
 
 def _provider_of(session: Any) -> str:
