@@ -1,0 +1,82 @@
+"""Frames a second of the bundle's synthesis, one thread, against the same network in eager PyTorch."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
+
+from bench.report import Figure
+from model.animator import Animator
+
+REPEATS = 5
+SECONDS_A_REPEAT = 2.0
+
+
+def measure_frames(animator: Animator) -> list[Figure]:
+    """Return frames/s at batch 1 and 8; the animator must have been opened with one thread."""
+    face = animator.sample_face(1)
+    motion = animator.move(face, "smiling", frames=64, seed=1)
+    figures = []
+    for batch_size in (1, 8):
+
+        def draw(size: int = batch_size) -> int:
+            return sum(len(batch) for batch in animator.draw(face, motion, size))
+
+        rate = median_rate(draw)
+        baseline = measure_torch(animator, batch_size)
+        figures.append(
+            Figure(
+                f"frames a second, one thread, batch {batch_size}, {animator.manifest.resolution} px",
+                rate,
+                "frames/s",
+                baseline,
+                "the same network in eager PyTorch, one thread" if baseline else "",
+            )
+        )
+    return figures
+
+
+def median_rate(draw: Callable[[], int]) -> float:
+    """Return the median over REPEATS of frames drawn a second; the first round is not counted."""
+    draw()
+    rates = []
+    for _ in range(REPEATS):
+        begun, frames = time.perf_counter(), 0
+        while time.perf_counter() - begun < SECONDS_A_REPEAT:
+            frames += draw()
+        rates.append(frames / (time.perf_counter() - begun))
+    return statistics.median(rates)
+
+
+def measure_torch(animator: Animator, batch_size: int) -> float | None:
+    """Return frames/s of training's own network of this recipe in eager mode, or None without torch or recipe.
+
+    Its weights are random: they do not change the time. Clamping to uint8 and the layout are part of the job, as in
+    the bundle's graph.
+    """
+    if find_spec("torch") is None:
+        return None
+    import torch
+
+    from training.networks.stylegan2 import SynthesisNetwork
+    from training.recipes import RECIPES
+
+    recipe = RECIPES.get(str(animator.manifest.made_by.get("recipe")))
+    if recipe is None:
+        return None
+    torch.set_num_threads(1)
+    network = SynthesisNetwork(animator.manifest.resolution, animator.manifest.w_dim, recipe.generator.channels).eval()
+    shape = (batch_size, animator.manifest.num_ws, animator.manifest.w_dim)
+    ws = torch.from_numpy(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+
+    def draw() -> int:
+        with torch.inference_mode():
+            frames = network(ws)
+            frames.mul(127.5).add(127.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+        return batch_size
+
+    return median_rate(draw)
