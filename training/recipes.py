@@ -124,7 +124,7 @@ HUMAN_128 = Recipe(
         w_dim=128,
         phases=(
             GeneratorPhase(resolution=64, steps=3600, batch=12, lr=1e-2, crop=0.5, half_size=0.12),
-            GeneratorPhase(resolution=128, steps=12_500, batch=8, lr=6e-3, crop=0.4, flat=0.55),
+            GeneratorPhase(resolution=128, steps=15_000, batch=8, lr=6e-3, crop=0.4, flat=0.55),
         ),
     ),
 )
