@@ -6,7 +6,10 @@ SQLite and PostgreSQL behave alike to everything above this room. No job transit
 from __future__ import annotations
 
 import fcntl
+import random
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -25,7 +28,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from services.errors import PermanentError, TemporaryError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-BUSY_TIMEOUT_S = 5.0
+BUSY_TIMEOUT_S = 10.0
 _ADVISORY_LOCK = 0x616E_696D  # "anim": any number that nobody else uses in this database
 _migration_lock = threading.Lock()  # Alembic keeps its context in module globals
 
@@ -49,13 +52,13 @@ class Database:
         self._clock = clock
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            self._engine = _sqlite_engine(self._url)
+            self._engine = _sqlite_engine(self._url, writes=False)
+            self._writing_engine = _sqlite_engine(self._url, writes=True)
         elif self._url.get_backend_name() == "postgresql":
-            self._engine = _postgresql_engine(self._url)
+            self._engine = self._writing_engine = _postgresql_engine(self._url)
         else:
             raise _refuse_url()
-        self._writing_engine = self._engine.execution_options(writes=True)
-        # SQLite has one writer; queueing for it in Python is fair, its own busy handler sleeps and is not.
+        # SQLite has one writer: the threads of this process queue for it here, processes in _begin_writing.
         self._writer: AbstractContextManager[Any] = threading.Lock() if self.is_sqlite else nullcontext()
 
     @contextmanager
@@ -88,6 +91,7 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection."""
         self._engine.dispose()
+        self._writing_engine.dispose()
 
     def migrate(self) -> None:
         """Bring the schema to the newest revision; safe when several processes start at once.
@@ -153,7 +157,7 @@ def _refuse_url() -> PermanentError:
     )
 
 
-def _sqlite_engine(url: sa.URL) -> Engine:
+def _sqlite_engine(url: sa.URL, *, writes: bool) -> Engine:
     if not url.database or url.database == ":memory:":
         raise PermanentError(
             "settings-invalid",
@@ -163,8 +167,8 @@ def _sqlite_engine(url: sa.URL) -> Engine:
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(
         url,
-        pool_size=20,
-        max_overflow=20,
+        pool_size=1 if writes else 20,
+        max_overflow=0 if writes else 20,
         pool_timeout=BUSY_TIMEOUT_S,
         hide_parameters=True,  # options carry prompts, and errors reach logs
         # autocommit in the driver: it must not open transactions behind our back, "begin" below does
@@ -177,15 +181,35 @@ def _sqlite_engine(url: sa.URL) -> Engine:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")  # a 202 survives a power cut
         cursor.execute("PRAGMA foreign_keys=ON")
+        if writes:
+            cursor.execute("PRAGMA busy_timeout=10")  # _begin_writing waits, see there
         cursor.close()
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # A write that began deferred would fail at its first UPDATE when another writer came between.
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
+    event.listen(engine, "begin", _begin_writing if writes else _begin_reading)
     return engine
+
+
+def _begin_reading(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _begin_writing(connection: Connection) -> None:
+    """Take the write lock at once: a deferred transaction fails at its first UPDATE when another writer came between.
+
+    SQLite's own busy handler soon sleeps 100 ms between two tries, so that a process among busy ones can starve for
+    seconds; short naps with jitter share the lock fairly.
+    """
+    deadline_s = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except OperationalError as error:
+            code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+            if code != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
+                raise
+            time.sleep(random.uniform(0.001, 0.004))
+        else:
+            return
 
 
 def _postgresql_engine(url: sa.URL) -> Engine:
