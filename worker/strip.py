@@ -1,4 +1,7 @@
-"""A video as one picture: some of its frames side by side, for the demo, the README and the eye. Knows videos, not jobs."""
+"""A video as one picture.
+
+Some of its frames side by side, for the demo, the README and the eye. Knows videos, not jobs.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from worker.video import Frames, probe, read_frames
+from worker.playback import probe, read_frames
+from worker.video import Frames
 
 GAP_PX = 4
 
@@ -29,7 +33,9 @@ def join_frames(frames: Iterable[Frames], gap_px: int = GAP_PX) -> Frames:
 
 
 def pick_indices(frames: int, count: int) -> list[int]:
-    """Return ``count`` frame numbers spread evenly from the first to the last one (fewer when there are fewer frames)."""
+    """Return ``count`` frame numbers spread evenly from the first to the last one (fewer when there are fewer
+    frames).
+    """
     if frames <= count:
         return list(range(frames))
     return [round(index * (frames - 1) / (count - 1)) for index in range(count)] if count > 1 else [0]

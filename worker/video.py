@@ -1,10 +1,11 @@
 """Frames in, one video file out: mp4, webm, gif, webp or apng, by ffmpeg. Knows nothing of jobs, stores or models.
 
-Frames are streamed as raw RGB into ffmpeg's standard input, so memory does not grow with the length of the video. Two things need the
-frames a second time: a pingpong loop (they come again in reverse) and a GIF (its palette is known only after the last frame). For these the
-drawn frames are also spooled to a raw file beside the output; drawing them again would double the dearest stage of a job, and keeping them in
-memory would break the flat-memory promise. The spool holds ``frames · H · W · 3`` bytes at the *drawn* size (47 MB for 960 frames of 128 px) and
-is removed at the end.
+Frames are streamed as raw RGB into ffmpeg's standard input, so memory does not grow with the length of the video. Two
+things need the frames a second time: a pingpong loop (they come again in reverse) and a GIF (its palette is known
+only after the last frame). For these the drawn frames are also spooled to a raw file beside the output; drawing them
+again would double the dearest stage of a job, and keeping them in memory would break the flat-memory promise. The
+spool holds ``frames · H · W · 3`` bytes at the *drawn* size (47 MB for 960 frames of 128 px) and is removed at the
+end.
 
 ffmpeg gets an argument list (never a shell), no string that came from a client, and may open pipes and files only.
 """
@@ -12,11 +13,8 @@ ffmpeg gets an argument list (never a shell), no string that came from a client,
 from __future__ import annotations
 
 import errno
-import re
 import subprocess
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -26,17 +24,18 @@ import ffmpeg
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from PIL import Image
 
 from services.errors import AnimatoError, PermanentError, TemporaryError
 from services.jobs.contract import VideoFormat
+from worker.events import VideoFacts
 
 log = structlog.get_logger(__name__)
 
 Frames = NDArray[np.uint8]
 Loop = Literal["none", "pingpong"]
 
-# Browsers show a GIF frame of less than 2/100 s as if it lasted 10/100 s, so faster clips lose frames instead of slowing down.
+# Browsers show a GIF frame of less than 2/100 s as if it lasted 10/100 s, so faster clips lose frames instead of
+# slowing down.
 GIF_MAX_FPS = 50
 # Linux' default upper limit of a pipe: ffmpeg can be this far behind before drawing waits for it.
 PIPE_BYTES = 1 << 20
@@ -53,19 +52,6 @@ ENCODERS = {
 }
 
 
-@dataclass(frozen=True)
-class VideoFacts:
-    """What was written. Units: width and height in px, fps in frames a second, ``bytes`` of the file."""
-
-    path: Path
-    format: VideoFormat
-    width: int
-    height: int
-    fps: int
-    frames: int
-    bytes: int
-
-
 @cache
 def ffmpeg_binary() -> str:
     """Return the path of the ffmpeg that came with imageio-ffmpeg.
@@ -79,21 +65,34 @@ def ffmpeg_binary() -> str:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as error:
         raise PermanentError(
-            "encode-failed", "No ffmpeg was found on this machine.", "Install the imageio-ffmpeg wheel or set IMAGEIO_FFMPEG_EXE."
+            "encode-failed",
+            "No ffmpeg was found on this machine.",
+            "Install the imageio-ffmpeg wheel or set IMAGEIO_FFMPEG_EXE.",
         ) from error
 
 
 def missing_encoders() -> list[VideoFormat]:
-    """Return the formats that this machine's ffmpeg cannot write (for ``animato doctor``); empty with imageio-ffmpeg's own binary."""
+    """Return the formats that this machine's ffmpeg cannot write (for ``animato doctor``).
+
+    Empty with imageio-ffmpeg's own binary.
+    """
     shown = subprocess.run(
-        [ffmpeg_binary(), "-hide_banner", "-encoders"], capture_output=True, text=True, check=False, timeout=30, stdin=subprocess.DEVNULL
+        [ffmpeg_binary(), "-hide_banner", "-encoders"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        stdin=subprocess.DEVNULL,
     )
     known = {words[1] for line in shown.stdout.splitlines() if len(words := line.split()) > 1}
     return [video_format for video_format, encoder in ENCODERS.items() if encoder not in known]
 
 
 def output_edge(drawn_px: int, size_px: int | None) -> int:
-    """Return the edge of the written picture: the asked or the drawn one, made even (yuv420p halves the colour planes)."""
+    """Return the edge of the written picture.
+
+    The asked or the drawn one, made even (yuv420p halves the colour planes).
+    """
     edge = drawn_px if size_px is None else size_px
     return max(2, edge + edge % 2)
 
@@ -114,7 +113,8 @@ class VideoWriter:
     Leaving the block without ``finish`` (an error, a cancelled job) ends ffmpeg and removes what was begun.
 
     Shapes: frames are uint8 [n, height_px, width_px, 3], RGB.
-    Raises: PermanentError ``encode-failed`` (the tail of ffmpeg's words goes to the log only), TemporaryError ``storage-failed`` on a full disk.
+    Raises: PermanentError ``encode-failed`` (the tail of ffmpeg's words goes to the log only), TemporaryError
+    ``storage-failed`` on a full disk.
     """
 
     def __init__(
@@ -150,7 +150,9 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._encoder.abort()
         if self._spool is not None:
             self._spool.close()
@@ -234,18 +236,37 @@ class VideoWriter:
         if self._format is VideoFormat.MP4:
             preset = "medium" if max(self._out_px) <= 256 else "veryfast"
             options: dict[str, Any] = {
-                "vcodec": "libx264", "preset": preset, "crf": crf_of_quality(quality, 42, 12), "pix_fmt": "yuv420p",
-                "movflags": "+faststart", "f": "mp4", **tagged,
-            }  # fmt: skip
+                "vcodec": "libx264",
+                "preset": preset,
+                "crf": crf_of_quality(quality, 42, 12),
+                "pix_fmt": "yuv420p",
+                "movflags": "+faststart",
+                "f": "mp4",
+                **tagged,
+            }
             return _command(self._scaled(**yuv), self._path, **options)
         if self._format is VideoFormat.WEBM:
             options = {
-                "vcodec": "libvpx-vp9", "crf": crf_of_quality(quality, 58, 14), "video_bitrate": 0, "deadline": "good", "cpu-used": 4,
-                "row-mt": 1, "pix_fmt": "yuv420p", "f": "webm", **tagged,
-            }  # fmt: skip
+                "vcodec": "libvpx-vp9",
+                "crf": crf_of_quality(quality, 58, 14),
+                "video_bitrate": 0,
+                "deadline": "good",
+                "cpu-used": 4,
+                "row-mt": 1,
+                "pix_fmt": "yuv420p",
+                "f": "webm",
+                **tagged,
+            }
             return _command(self._scaled(**yuv), self._path, **options)
         if self._format is VideoFormat.WEBP:
-            options = {"vcodec": "libwebp_anim", "quality": quality, "compression_level": 4, "loop": 0, "pix_fmt": "yuv420p", "f": "webp"}
+            options = {
+                "vcodec": "libwebp_anim",
+                "quality": quality,
+                "compression_level": 4,
+                "loop": 0,
+                "pix_fmt": "yuv420p",
+                "f": "webp",
+            }
             return _command(self._scaled(), self._path, **options)
         assert self._format is VideoFormat.APNG
         return _command(self._scaled(), self._path, vcodec="apng", plays=0, pred="mixed", pix_fmt="rgb24", f="apng")
@@ -268,26 +289,39 @@ class _full_disk_in_words:  # noqa: N801 - read as a clause of a with statement
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise _disk_full() from error
 
 
 def _disk_full() -> TemporaryError:
-    return TemporaryError("storage-failed", "The worker's disk is full.", "Free space on the worker's scratch disk.", delay_s=30.0)
+    return TemporaryError(
+        "storage-failed", "The worker's disk is full.", "Free space on the worker's scratch disk.", delay_s=30.0
+    )
 
 
 def _command(stream: Any, path: Path, **options: Any) -> list[str]:
     output = ffmpeg.output(stream, f"file:{path}", **options, **BIT_EXACT)
-    words = output.global_args("-nostdin", "-hide_banner", "-loglevel", "error").overwrite_output().compile(cmd=ffmpeg_binary())
+    words = (
+        output.global_args("-nostdin", "-hide_banner", "-loglevel", "error")
+        .overwrite_output()
+        .compile(cmd=ffmpeg_binary())
+    )
     return [str(word) for word in words]
 
 
 class _Encoder:
-    """One running ffmpeg that reads frames from its standard input; its words are drained so that it never blocks on them."""
+    """One running ffmpeg that reads frames from its standard input.
+
+    Its words are drained so that it never blocks on them.
+    """
 
     def __init__(self, command: list[str]) -> None:
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0
+        )
         assert self._process.stdin is not None
         assert self._process.stderr is not None
         self._stdin = self._process.stdin
@@ -348,58 +382,3 @@ def _widen(pipe: IO[bytes]) -> None:
         fcntl(pipe.fileno(), F_SETPIPE_SZ, PIPE_BYTES)
     except (ImportError, OSError):
         return  # not Linux, or over this user's limit: a smaller pipe only overlaps less
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a decoder says about a file."""
-
-    width: int
-    height: int
-    frames: int
-    fps: float
-    words: str
-
-
-def probe(path: Path) -> Probe:
-    """Decode a whole file and return its size, number of frames and frame rate; animated pictures are read by Pillow."""
-    if path.suffix in {".gif", ".webp", ".apng"}:
-        with Image.open(path) as picture:
-            frames = int(getattr(picture, "n_frames", 1))
-            duration_ms = 0.0
-            for index in range(frames):
-                picture.seek(index)
-                picture.load()
-                duration_ms += float(picture.info.get("duration", 0))
-            looped = picture.info.get("loop")
-            fps = 1000.0 * frames / duration_ms if duration_ms else 0.0
-            return Probe(picture.width, picture.height, frames, fps, f"{picture.format} loop={looped}")
-    command = [ffmpeg_binary(), "-nostdin", "-hide_banner", "-i", f"file:{path}", "-map", "0:v:0", "-f", "null", "-"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, stdin=subprocess.DEVNULL)
-    size = re.search(r"Video: .*?(\d{2,5})x(\d{2,5})", shown.stderr)
-    rate = re.search(r"Video: .*?([\d.]+) fps", shown.stderr)
-    count = re.findall(r"frame=\s*(\d+)", shown.stderr)
-    assert size is not None
-    assert rate is not None
-    return Probe(int(size[1]), int(size[2]), int(count[-1]), float(rate[1]), shown.stderr)
-
-
-def read_frames(path: Path) -> Iterator[Frames]:
-    """Decode a file that ``VideoWriter`` wrote, frame by frame.
-
-    Shapes: yields uint8 [H, W, 3], RGB.
-    """
-    if path.suffix in {".gif", ".webp", ".apng"}:
-        with Image.open(path) as picture:
-            for index in range(int(getattr(picture, "n_frames", 1))):
-                picture.seek(index)
-                yield np.asarray(picture.convert("RGB"))
-        return
-    facts = probe(path)
-    command = [ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-i", f"file:{path}", "-map", "0:v:0", "-fps_mode", "passthrough"]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
-    frame_bytes = facts.width * facts.height * 3
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        while len(data := process.stdout.read(frame_bytes)) == frame_bytes:
-            yield np.frombuffer(data, np.uint8).reshape(facts.height, facts.width, 3)

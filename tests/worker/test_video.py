@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from services.errors import PermanentError
 from services.jobs.contract import VideoFormat
+from worker.playback import probe, read_frames
 from worker.strip import pick_indices, write_strip
-from worker.video import VideoWriter, ffmpeg_binary, missing_encoders, probe, read_frames
+from worker.video import VideoWriter, ffmpeg_binary, missing_encoders
 
 FORMATS = list(VideoFormat)
 
@@ -21,7 +22,9 @@ FORMATS = list(VideoFormat)
 def draw_clip(frames: int, edge_px: int = 64) -> NDArray[np.uint8]:
     """A white bar that walks from left to right on a colour gradient: order and colours can be told from any frame."""
     rows, columns = np.mgrid[0:edge_px, 0:edge_px]
-    ground = np.stack([rows * 255 // edge_px, columns * 255 // edge_px, np.full_like(rows, 90)], axis=-1).astype(np.uint8)
+    ground = np.stack([rows * 255 // edge_px, columns * 255 // edge_px, np.full_like(rows, 90)], axis=-1).astype(
+        np.uint8
+    )
     clip = np.repeat(ground[None], frames, axis=0)
     for index in range(frames):
         left = index * (edge_px - 8) // max(1, frames - 1)
@@ -124,27 +127,33 @@ def test_a_fast_gif_loses_frames_instead_of_slowing_down(tmp_path: Path):
 
 def test_a_failing_encoder_is_told_in_words(tmp_path: Path):
     path = tmp_path / "clip.mp4"
-    writer = VideoWriter(path, VideoFormat.MP4, width_px=64, height_px=64, fps=24)
-    path.with_suffix(".d").mkdir()
-    writer._path.unlink(missing_ok=True)
-    with pytest.raises(PermanentError) as caught, writer:
-        writer._encoder._process.kill()
-        for _ in range(500):
-            writer.write(draw_clip(8))
-        writer.finish()
+
+    def write_to_a_dead_encoder() -> None:
+        with VideoWriter(path, VideoFormat.MP4, width_px=64, height_px=64, fps=24) as writer:
+            writer._encoder._process.kill()
+            for _ in range(500):
+                writer.write(draw_clip(8))
+
+    with pytest.raises(PermanentError) as caught:
+        write_to_a_dead_encoder()
     assert caught.value.code == "encode-failed"
     assert str(tmp_path) not in caught.value.message
     assert not path.exists()
 
 
 def test_leaving_early_ends_ffmpeg_and_removes_the_file(tmp_path: Path):
-    path = tmp_path / "clip.gif"
-    with pytest.raises(KeyboardInterrupt), VideoWriter(path, VideoFormat.GIF, width_px=64, height_px=64, fps=24) as writer:
-        writer.write(draw_clip(8))
-        pid = writer._encoder._process.pid
-        raise KeyboardInterrupt
+    pids: list[int] = []
+
+    def leave_early() -> None:
+        with VideoWriter(tmp_path / "clip.gif", VideoFormat.GIF, width_px=64, height_px=64, fps=24) as writer:
+            writer.write(draw_clip(8))
+            pids.append(writer._encoder._process.pid)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        leave_early()
     with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+        os.kill(pids[0], 0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,7 +162,9 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path):
     for batches in (2, 40):
         batch = draw_clip(8, 128)
         tracemalloc.start()
-        with VideoWriter(tmp_path / "clip.mp4", VideoFormat.MP4, width_px=128, height_px=128, fps=24, loop="pingpong") as writer:
+        with VideoWriter(
+            tmp_path / "clip.mp4", VideoFormat.MP4, width_px=128, height_px=128, fps=24, loop="pingpong"
+        ) as writer:
             for _ in range(batches):
                 writer.write(batch)
             writer.finish()

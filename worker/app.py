@@ -1,0 +1,131 @@
+"""Composition root of the worker (``python -m worker.app``): settings, stores, child, runner, sweeper, Celery.
+
+Imports are inside the function, in this order, for the sake of a quick start: the inference child loads its bundle
+while this process imports SQL and Celery.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from services.errors import AnimatoError, TemporaryError
+from services.logs import configure_logging
+from services.settings import Settings, load_settings
+from worker.events import ChildOptions
+from worker.inference import InferenceChild, bundle_folders
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> int:
+    """Run a worker until SIGTERM; return its exit code."""
+    try:
+        settings = load_settings()
+    except AnimatoError as error:
+        sys.stderr.write(f"{error.message} {error.hint}\n")
+        return 2
+    configure_logging(service="worker", log_format=settings.log_format, level=settings.log_level)
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    structlog.contextvars.bind_contextvars(worker=name)
+    options = child_options(settings)
+    child = InferenceChild(options)
+    child.start()
+    try:
+        return serve(settings, child, options, name)
+    except AnimatoError as error:
+        log.error("worker_can_not_start", code=error.code, reason=error.message, hint=error.hint)  # noqa: TRY400
+        return 1
+    finally:
+        child.close()
+
+
+def child_options(settings: Settings) -> ChildOptions:
+    """Return what an inference child needs to know.
+
+    The default bundle is loaded before it is ready, others when a job asks.
+    """
+    folders: list[Path] = list(bundle_folders(settings.bundles_dir).values())
+    return ChildOptions(
+        providers=settings.providers,
+        threads=settings.threads,
+        warm=tuple(folders[:1]),
+        log_format=settings.log_format,
+        log_level=settings.log_level,
+    )
+
+
+def serve(settings: Settings, child: InferenceChild, options: ChildOptions, name: str) -> int:
+    """Put the parts together and serve until told to stop."""
+    from celery import signals
+
+    from services.jobs.store import JobStore
+    from services.queue import check_broker, make_celery, soft_shutdown_s
+    from services.storage import ObjectStore
+    from worker.metrics import WorkerMetrics
+    from worker.runner import Runner
+    from worker.scratch import remove_orphans
+    from worker.sweeper import Sweeper
+    from worker.tasks import register_look
+
+    store = JobStore.from_settings(settings)
+    store.migrate()
+    storage = ObjectStore.from_settings(settings)
+    try:
+        storage.ensure_bucket()
+        check_broker(settings.redis_url)
+    except TemporaryError as error:
+        log.warning("starting_without", code=error.code, reason=error.message)
+    remove_orphans()
+    metrics = WorkerMetrics()
+    metrics.serve(settings.worker_metrics_port)
+
+    runner = Runner(
+        settings, store, storage, child, options, metrics, name=name, finish_s=soft_shutdown_s(settings.grace_s)
+    )
+    sweeper = Sweeper(settings, store, storage, metrics, ready=lambda: runner.ready, wake=runner.wake, name=name)
+    celery = make_celery(settings)
+    register_look(celery, runner)
+
+    def begin_shutdown(**_facts: Any) -> None:
+        runner.begin_shutdown()
+
+    # Celery's own logging set-up would replace ours; connecting anything here switches it off.
+    signals.setup_logging.connect(_keep_logging)
+    signals.worker_shutting_down.connect(begin_shutdown)
+    runner.start()
+    sweeper.start()
+    # One job at a time. A thread, so that the main one keeps talking to the queue server and hears signals.
+    served = celery.Worker(
+        pool="threads",
+        concurrency=1,
+        hostname=f"animato@{name}",
+        loglevel=settings.log_level.upper(),
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    try:
+        served.start()
+    finally:
+        runner.begin_shutdown()
+        runner.join()
+        sweeper.close()
+        store.close()
+    log.info("worker_stopped")
+    return int(served.exitcode or 0)
+
+
+def _keep_logging(**_facts: Any) -> None:
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
