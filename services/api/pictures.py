@@ -22,6 +22,8 @@ from services.errors import RequestError
 MAX_JPEG_SCANS = 100
 # Markers outside of the scans; a real photo has a few dozen.
 MAX_JPEG_SEGMENTS = 5_000
+# Padding between markers; some encoders align with a few bytes.
+MAX_JPEG_FILL_BYTES = 65_536
 # Longest edge that all three formats and every later step can hold.
 MAX_SIDE_PX = 16_383
 # The fastest that zlib has for filtered rows (half the time of its default, and no larger): zlib's Z_RLE.
@@ -168,15 +170,19 @@ def _read_webp_header(data: bytes) -> _Header:
 
 def _read_jpeg_header(data: bytes) -> _Header:
     """Walk the markers to the end: size, and the number of scans (each one costs the decoder a whole pass)."""
-    position, scans, segments, width, height = 2, 0, 0, 0, 0
+    position, scans, segments, fill, width, height = 2, 0, 0, 0, 0, 0
     while position + 4 <= len(data):
         if data[position] != 0xFF:
             position = data.find(b"\xff", position)
             if position < 0:
                 break
         marker = data[position + 1]
-        if marker == 0xFF:  # fill bytes: jump over the whole run at once
-            position = _skip_fill(data, position)
+        if marker == 0xFF:  # fill bytes: jump over the whole run at once, as Pillow does not
+            after = _skip_fill(data, position)
+            fill += after - position
+            if fill > MAX_JPEG_FILL_BYTES:
+                raise _corrupt()
+            position = after
             continue
         if marker == 0xD9:
             break

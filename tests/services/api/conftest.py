@@ -1,4 +1,4 @@
-"""A real API for the tests: real SQLite, a real folder of objects, a real bundle directory; no worker, no queue server."""
+"""A real API for the tests: real SQLite, a real folder of objects, a real bundle directory; a real queue server; no worker."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from services.jobs.contract import JobError, Lease, OutputFacts, Stage, VideoFor
 from services.logs import configure_logging
 from services.settings import Settings
 from services.storage import poster_key, video_key
+from tests.servers import QueueServer
 from tests.services.api.pictures import encode, make_photo
 
 GRAPHS = ("text", "image", "encoder", "motion", "mapping", "synthesis")
@@ -63,11 +64,10 @@ def _logs() -> None:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, queue_server: QueueServer) -> Settings:
     bundles_dir = tmp_path / "bundles"
     write_model(bundles_dir)
-    # Port 9 is the discard service: nobody answers there, as when the queue server is down.
-    return Settings(data_dir=tmp_path / "data", bundles_dir=bundles_dir, redis_url="redis://127.0.0.1:9/0", auth="off")
+    return Settings(data_dir=tmp_path / "data", bundles_dir=bundles_dir, redis_url=queue_server.url, auth="off")
 
 
 @pytest.fixture

@@ -53,10 +53,9 @@ def png_bomb() -> bytes:
 def scan_bomb(scans: int, width: int = 4000, height: int = 4000) -> bytes:
     """A progressive JPEG with one more tiny scan after another; each costs the decoder a pass over all pixels."""
     base = encode(Image.new("L", (width, height), 128), "JPEG", progressive=True, quality=50)
-    start = base.index(b"\xff\xda")
-    head, rest = base[:start], base[start:]
-    end = rest.index(b"\xff\xda", 2) if b"\xff\xda" in rest[2:] else len(rest) - 2
-    return head + rest[:end] + rest[end : rest.rindex(b"\xff\xd9")] + rest[:end] * scans + b"\xff\xd9"
+    body, end = base[:-2], base[-2:]
+    shortest = min(body.split(b"\xff\xda")[1:], key=len)
+    return body + (b"\xff\xda" + shortest) * scans + end
 
 
 def oriented_jpeg(picture: Image.Image, orientation: int) -> bytes:
