@@ -27,7 +27,7 @@ def load(module: str) -> set[str]:
     [
         ("services.api.app", "fastapi", {"onnxruntime", "torch", "training", "worker", "model.sessions", "cli"}),
         ("worker.app", "celery", {"torch", "training", "fastapi", "starlette", "services.api", "cli"}),
-        ("model.animator", "onnxruntime", {"torch", "training", "services", "worker", "pydantic", "celery"}),
+        ("model.animator", "cv2", {"torch", "training", "services", "worker", "pydantic", "celery"}),
         ("model.bundle.reader", "json", {"numpy", "onnxruntime", "cv2", "torch", "pydantic"}),
         ("model.bundle.writer", "json", {"numpy", "onnxruntime", "cv2", "torch", "pydantic"}),
         ("services.jobs.store", "sqlalchemy", {"fastapi", "celery", "onnxruntime", "torch", "obstore"}),
