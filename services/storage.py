@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -118,14 +117,15 @@ class ObjectStore:
         path = _checked(_KEY, key)
         name = _checked(_KEY, download_name or key.rsplit("/", 1)[-1])
         if self._folder is not None:
-            _trying(lambda: obstore.put(self._store, path, data))
-            _trying(lambda: _sync(self._folder, path))
+            # Again if another thread tidied the empty directory away in which this one was about to write.
+            _putting(lambda: obstore.put(self._store, path, data), tries=2)
+            _putting(lambda: _sync(self._folder, path))
             return
         attributes: dict[Any, str] = {
             "Content-Type": media_type,
             "Content-Disposition": f'attachment; filename="{name}"',
         }
-        _trying(lambda: obstore.put(self._store, path, data, attributes=attributes))
+        _putting(lambda: obstore.put(self._store, path, data, attributes=attributes))
 
     def get(self, key: str) -> bytes:
         """Return a whole object. Raises: ObjectMissing, TemporaryError("storage-failed")."""
@@ -208,9 +208,14 @@ class ObjectStore:
             request = urllib.request.Request(url, method="PUT")
             try:
                 urllib.request.urlopen(request, timeout=10).close()
-            except (OSError, urllib.error.URLError) as error:
-                raise _failed() from error
-            self.ping()
+            except OSError as error:
+                refusal: OSError | None = error  # another process may have made it meanwhile
+            else:
+                refusal = None
+            try:
+                self.ping()
+            except (TemporaryError, ObjectMissing):
+                raise _failed() from refusal
 
 
 def _s3_store(settings: Settings, bucket: str, prefix: str, endpoint: str) -> S3Store:
@@ -249,6 +254,18 @@ def _trying(action: Callable[[], _Result]) -> _Result:
         raise ObjectMissing from error
     except (BaseError, OSError) as error:
         raise _failed() from error
+
+
+def _putting(action: Callable[[], object], *, tries: int = 1) -> None:
+    """Run one write: nothing can be missing but the bucket or a directory, and that is an outage."""
+    for left in reversed(range(tries)):
+        try:
+            _trying(action)
+        except ObjectMissing as error:
+            if not left:
+                raise _failed() from error
+        else:
+            return
 
 
 def _pieces(stream: Iterator[Any]) -> Iterator[bytes]:

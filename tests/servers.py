@@ -292,11 +292,13 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
             *("server", "-s3", f"-s3.port={s3_port}", f"-s3.port.grpc={ports[6]}", f"-s3.config={folder / 's3.json'}"),
             *(f"-{name}={port}" for name, port in zip(names, ports, strict=False)),
             *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-master.telemetry=false"),
-            *("-volume.max=20", "-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=0"),
+            *("-s3.port.iceberg=0", "-s3.port.lance=0"),  # listeners on fixed ports that two test runs would fight for
+            *("-volume.max=1000", "-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=0"),
             f"-filer.localSocket={folder / 'filer.sock'}",
         ],
         log=folder / "weed.log",
         ready=lambda: _serves_s3(server),
+        stop_signal=signal.SIGKILL,  # in order it takes 15 s, and its data is thrown away
     )
     process.start()
     yield server

@@ -1,0 +1,149 @@
+"""The queue's options, the hints through a real server, and the check of that server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from celery import Celery
+from celery.app.defaults import NAMESPACES, flatten
+
+from services.errors import PermanentError, TemporaryError
+from services.jobs.dispatch import Dispatcher
+from services.queue import QUEUE, TASK_LOOK, check_broker, make_celery, soft_shutdown_s
+from services.settings import Settings
+from tests.servers import QueueServer
+
+
+def _eventually(true: Callable[[], bool], timeout_s: float = 30.0) -> bool:
+    deadline_s = time.monotonic() + timeout_s
+    while not true():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture
+def celery(own_queue_server: QueueServer) -> Iterator[Celery]:
+    celery = make_celery(Settings(redis_url=own_queue_server.url))
+    yield celery
+    celery.close()
+
+
+def test_every_option_is_one_that_celery_knows() -> None:
+    known = {name for name, _ in flatten(NAMESPACES)}
+    ours = set(make_celery(Settings()).conf.changes)
+    assert ours - known - {"deprecated_settings"} == set()
+    assert {"worker_disable_prefetch", "broker_connection_max_retries", "task_publish_retry"} <= ours
+
+
+def test_options_are_the_promised_ones() -> None:
+    conf = make_celery(Settings()).conf
+    assert not conf.task_acks_late
+    assert conf.task_ignore_result
+    assert conf.result_backend is None
+    assert conf.worker_disable_prefetch
+    assert conf.worker_prefetch_multiplier == 1
+    assert list(conf.accept_content) == ["json"]
+    assert conf.task_serializer == "json"
+    assert conf.broker_connection_retry_on_startup is True
+    assert conf.broker_connection_max_retries is None
+    assert conf.task_publish_retry is False
+    assert conf.broker_transport_options["socket_timeout"] == 2
+    assert conf.broker_transport_options["socket_connect_timeout"] == 2
+
+
+@pytest.mark.parametrize("grace_s", [1.0, 5.0, 10.0, 30.0, 120.0])
+def test_soft_shutdown_is_shorter_than_the_grace_period(grace_s: float) -> None:
+    assert 0 < soft_shutdown_s(grace_s) < grace_s
+
+
+def test_hint_arrives_with_the_id_alone(celery: Celery, own_queue_server: QueueServer) -> None:
+    dispatcher = Dispatcher(celery)
+    dispatcher.hint("anm_1")
+    dispatcher.close(timeout_s=30)
+    client = redis.Redis.from_url(own_queue_server.url)
+    (message,) = [json.loads(raw) for raw in client.lrange(QUEUE, 0, -1)]
+    assert message["headers"]["task"] == TASK_LOOK
+    assert message["headers"]["argsrepr"] == "('anm_1',)"
+    assert message["content-type"] == "application/json"
+    assert message["headers"]["expires"] is not None
+    client.close()
+
+
+def test_hints_return_with_the_queue_server(celery: Celery, own_queue_server: QueueServer) -> None:
+    client = redis.Redis.from_url(own_queue_server.url)
+    dispatcher = Dispatcher(celery)
+    dispatcher.hint("anm_1")
+    assert _eventually(lambda: client.llen(QUEUE) == 1)
+    own_queue_server.kill()
+    for number in range(5):
+        dispatcher.hint(f"anm_lost{number}")
+    own_queue_server.start()
+
+    def hinted() -> bool:
+        dispatcher.hint("anm_2")
+        return bool(client.llen(QUEUE))
+
+    assert _eventually(hinted)
+    dispatcher.close()
+    client.close()
+
+
+def test_hint_never_waits_for_a_frozen_or_absent_server(celery: Celery, own_queue_server: QueueServer) -> None:
+    os.kill(own_queue_server.pid, signal.SIGSTOP)
+    try:
+        dispatcher = Dispatcher(celery)
+        began_s = time.monotonic()
+        for number in range(2000):  # more than are ever kept
+            dispatcher.hint(f"anm_{number}")
+        assert time.monotonic() - began_s < 2.0
+        assert threading.active_count() < 20
+        began_s = time.monotonic()
+        dispatcher.close(timeout_s=1)
+        assert time.monotonic() - began_s < 5.0
+        dispatcher.hint("anm_after")
+    finally:
+        os.kill(own_queue_server.pid, signal.SIGCONT)
+
+
+def test_fit_server_passes(queue_server: QueueServer) -> None:
+    check_broker(queue_server.url)
+
+
+def test_server_that_evicts_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    server = QueueServer(tmp_path, "--maxmemory-policy", "allkeys-lru")
+    server.start()
+    try:
+        with pytest.raises(PermanentError) as refusal:
+            check_broker(server.url)
+        assert refusal.value.code == "broker-evicts"
+        assert "allkeys-lru" in refusal.value.message
+        assert "noeviction" in refusal.value.hint
+    finally:
+        server.stop()
+
+
+def test_server_that_forbids_config_is_tolerated_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = QueueServer(tmp_path, "--rename-command", "CONFIG", "")
+    server.start()
+    try:
+        check_broker(server.url)
+        assert "broker_policy_unknown" in "".join(capsys.readouterr())
+    finally:
+        server.stop()
+
+
+def test_absent_server_is_a_temporary_error_without_its_password() -> None:
+    with pytest.raises(TemporaryError) as refusal:
+        check_broker("redis://:canary@127.0.0.1:1/0")
+    assert refusal.value.code == "not-ready"
+    assert "canary" not in refusal.value.message + refusal.value.hint
