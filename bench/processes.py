@@ -54,14 +54,10 @@ def find_roles(pid: int | None = None) -> dict[str, list[int]]:
         command = read_command(child)
         if "services.api.app" in command:
             roles["api"].append(child)
-        elif "worker.app" in command:
+        elif "-m worker.app" in command:
             roles["worker"].append(child)
-            roles["inference"] += [below for below in list_descendants(child) if _is_spawned(read_command(below))]
+        elif "-m worker.child" in command:
+            roles["inference"].append(child)
         elif "valkey-server" in command or "redis-server" in command:
             roles["queue"].append(child)
     return roles
-
-
-def _is_spawned(command: str) -> bool:
-    """Tell multiprocessing's spawned child from its resource tracker and from ffmpeg."""
-    return "multiprocessing.spawn" in command
