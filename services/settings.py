@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     s3_region: str = "us-east-1"
     redis_url: str = Field("redis://127.0.0.1:6379/0", repr=False)
     bundles_dir: Path = Path("bundles")
+    samples_dir: Path = Field(Path("samples"), description="Still faces that the page offers.")
 
     providers: Annotated[tuple[str, ...], NoDecode] = ("tensorrt", "cuda", "cpu")
     threads: int = Field(0, ge=0, description="Inference threads; 0: as many as there are cores.")
@@ -81,7 +82,7 @@ class Settings(BaseSettings):
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
-    @field_validator("data_dir", "bundles_dir")
+    @field_validator("data_dir", "bundles_dir", "samples_dir")
     @classmethod
     def _make_absolute(cls, value: Path) -> Path:
         """Child processes may stand in another folder."""
