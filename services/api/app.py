@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import anyio
 import structlog
@@ -104,7 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (animations.router, events.router, results.router, health.router):
         app.include_router(router)
     install_description(app)
-    install_site(app, getattr(chosen, "samples_dir", Path("samples").absolute()), chosen.s3_public_endpoint)
+    install_site(app, chosen.samples_dir, chosen.s3_public_endpoint)
     return app
 
 

@@ -33,6 +33,7 @@ PNG_COMPRESS_TYPE = 3
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Ends a JPEG scan: a marker that is neither a stuffed zero, nor a restart, nor a fill byte.
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_LONG_FILL = b"\xff" * MAX_JPEG_FILL_BYTES
 _JPEG_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ACCEPTED = "Send a JPEG, PNG or WebP picture."
 
@@ -170,6 +171,8 @@ def _read_webp_header(data: bytes) -> _Header:
 
 def _read_jpeg_header(data: bytes) -> _Header:
     """Walk the markers to the end: size, and the number of scans (each one costs the decoder a whole pass)."""
+    if _LONG_FILL in data:  # decoders look at such a run byte by byte, again and again
+        raise _corrupt()
     position, scans, segments, fill, width, height = 2, 0, 0, 0, 0, 0
     while position + 4 <= len(data):
         if data[position] != 0xFF:

@@ -1,4 +1,4 @@
-"""A real API for the tests: real SQLite, a real folder of objects, a real bundle directory; a real queue server; no worker."""
+"""A real API for the tests: real SQLite, object folder, bundle directory and queue server; no worker."""
 
 from __future__ import annotations
 

@@ -46,6 +46,18 @@ def refuse(data: bytes) -> RequestError:
     return caught.value
 
 
+CODES = ("", "image-corrupt", "image-too-small", "image-too-large", "unsupported-media-type")
+
+
+def try_to_clean(data: bytes) -> str:
+    """Return the code of the refusal, "" where there is none; any other exception fails the test."""
+    try:
+        clean_picture(data, LIMITS)
+    except RequestError as error:
+        return error.code
+    return ""
+
+
 def distance(first: Image.Image, second: Image.Image) -> float:
     """Mean absolute difference of two pictures, in values of 255."""
     assert first.size == second.size
@@ -199,10 +211,7 @@ def test_flipped_bytes_never_escape() -> None:
             data = whole.copy()
             places = random.integers(0, len(data), 6)
             data[places] = random.integers(0, 256, 6)
-            try:
-                clean_picture(data.tobytes(), LIMITS)
-            except RequestError as error:
-                assert error.hint
+            assert try_to_clean(data.tobytes()) in CODES
 
 
 @pytest.mark.parametrize(
@@ -270,10 +279,7 @@ def test_compressed_metadata_bomb() -> None:
     photo = encode(make_photo())
     data = photo[:33] + text + photo[33:]
     started_s = time.process_time()
-    try:
-        clean(data)
-    except RequestError as error:
-        assert error.code == "image-corrupt"
+    assert try_to_clean(data) in ("", "image-corrupt")
     assert time.process_time() - started_s < 1.0
 
 
@@ -314,10 +320,7 @@ def test_marker_walk_is_linear(filler: bytes) -> None:
         photo[:scan] + filler * (20_000_000 // len(filler)) + photo[scan:],
     ):
         started_s = time.process_time()
-        try:
-            clean_picture(data, LIMITS)
-        except RequestError as error:
-            assert error.code in ("image-corrupt", "unsupported-media-type")
+        assert try_to_clean(data) in ("", "image-corrupt", "unsupported-media-type")
         assert time.process_time() - started_s < 2.0
 
 
