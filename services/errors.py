@@ -44,7 +44,7 @@ class RequestError(PermanentError):
     """The request itself can't be accepted; raised before anything is queued."""
 
 
-class JobCanceled(PermanentError):
+class JobCanceled(PermanentError):  # noqa: N818 - it reads as what happened
     """The client asked for the job to stop; raised between two frames."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class JobCanceled(PermanentError):
 
 
 class TemporaryError(AnimatoError):
-    """Something outside is down or full; the job goes back to the queue and is tried again after ``delay_s`` seconds."""
+    """Something outside is down or full; the job goes back to the queue and is tried again after ``delay_s``."""
 
     retryable = True
 

@@ -146,6 +146,12 @@ class Attempts(Database):
                 raise LeaseLost(lease.record.id)
             return bool(row.cancel_requested)
 
+    def is_cancel_requested(self, job_id: str) -> bool:
+        """Return whether the client wants the job to end: one column, to be asked every second."""
+        with self._read() as connection:
+            query = sa.select(jobs.c.cancel_requested).where(jobs.c.id == job_id)
+            return bool(connection.execute(query).scalar_one_or_none())
+
     def report(
         self,
         lease: Lease,

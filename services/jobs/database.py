@@ -132,7 +132,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, InternalError, PoolTimeout) as error:
-        raise _unavailable() from error
+        raise (_disk_full() if _is_disk_full(error) else _unavailable()) from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise _unavailable() from error
@@ -146,6 +146,20 @@ def _unavailable() -> TemporaryError:
         "The job database does not answer.",
         "Try again in a few seconds; if it stays so, look at the database of ANIMATO_DATABASE_URL.",
         delay_s=2.0,
+    )
+
+
+def _is_disk_full(error: Exception) -> bool:
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL or getattr(cause, "sqlstate", "") == "53100"
+
+
+def _disk_full() -> TemporaryError:
+    return TemporaryError(
+        "storage-failed",
+        "The job database has no room left on its disk.",
+        "Free some space on the disk of ANIMATO_DATABASE_URL.",
+        delay_s=10.0,
     )
 
 

@@ -1,14 +1,14 @@
 """The job store: the sole truth of every job, in SQLite or PostgreSQL.
 
-This file is the client's half (accept, look, list, cancel, delete) and the registry of workers; ``attempts`` is the
-worker's half, ``sweeps`` the mending, ``database`` the connection. No HTTP, no Celery, no storage in here.
+This file is the client's half: accept, look, list, cancel, delete. ``attempts`` is the worker's half, ``sweeps`` the
+mending, ``roster`` the list of living workers, ``database`` the connection. No HTTP, no Celery, no storage in here.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -20,26 +20,19 @@ from sqlalchemy.engine import Connection
 from services.errors import RequestError, TemporaryError
 from services.jobs.attempts import LeaseLost
 from services.jobs.contract import AnimationOptions, InputFacts, JobRecord, JobState, json_safe
+from services.jobs.roster import Roster, WorkerRecord
 from services.jobs.sweeps import SweepReport, Sweeps, stored_keys
-from services.jobs.tables import PAGE_COLUMNS, idempotency, jobs, record_from_row, workers
+from services.jobs.tables import PAGE_COLUMNS, idempotency, jobs, record_from_row
 from services.settings import Settings
 
 __all__ = ["JobStore", "LeaseLost", "SweepReport", "WorkerRecord"]
 
 IDEMPOTENCY_TTL = timedelta(hours=24)
 MAX_PAGE = 100
+_JOB_ID = re.compile(r"anm_[0-9a-f]{32}")
 
 
-@dataclass(frozen=True)
-class WorkerRecord:
-    """One worker that has beaten lately, and what it told of itself (providers, bundles, pid, …)."""
-
-    name: str
-    beaten_at: datetime
-    facts: dict[str, Any]
-
-
-class JobStore(Sweeps):
+class JobStore(Sweeps, Roster):
     """All that anybody may do to a job. Thread-safe; one per process."""
 
     @classmethod
@@ -267,6 +260,17 @@ class JobStore(Sweeps):
             ).all()
         return {state.value: 0 for state in JobState} | {row.state: row.jobs for row in rows}
 
+    def totals(self) -> list[tuple[str, str, str, int]]:
+        """Return (state, error code or "", model id, number) of all ended jobs."""
+        code = jobs.c.error["code"].as_string()
+        with self._read() as connection:
+            rows = connection.execute(
+                sa.select(jobs.c.state, code.label("code"), jobs.c.model_id, sa.func.count().label("jobs"))
+                .where(jobs.c.state.not_in([JobState.QUEUED, JobState.RUNNING]))
+                .group_by(jobs.c.state, code, jobs.c.model_id)
+            ).all()
+        return [(row.state, row.code or "", row.model_id, row.jobs) for row in rows]
+
     # -- ending -------------------------------------------------------------------------------------------------------
 
     def request_cancel(self, job_id: str, owner: str | None = None) -> JobRecord:
@@ -325,37 +329,10 @@ class JobStore(Sweeps):
                 "job-active", "The job has not ended yet, so it can't be removed.", "Cancel it first, then delete it."
             )
 
-    # -- workers ------------------------------------------------------------------------------------------------------
-
-    def beat_worker(self, worker: str, facts: dict[str, Any]) -> None:
-        """Say that this worker lives, and what it is (JSON-serialisable facts: providers, bundle hashes, pid, …)."""
-        insert = sqlite_insert if self.is_sqlite else postgresql_insert
-        with self._write() as connection:
-            statement = insert(workers).values(name=worker, beaten_at=self._now(connection), facts=facts)
-            connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=[workers.c.name],
-                    set_={"beaten_at": statement.excluded.beaten_at, "facts": statement.excluded.facts},
-                )
-            )
-
-    def retire_worker(self, worker: str) -> None:
-        """Forget a worker that shuts down in order."""
-        with self._write() as connection:
-            connection.execute(sa.delete(workers).where(workers.c.name == worker))
-
-    def live_workers(self, max_age_s: float) -> list[WorkerRecord]:
-        """Return the workers that have beaten within ``max_age_s`` seconds, by name."""
-        with self._read() as connection:
-            since = self._now(connection) - timedelta(seconds=max_age_s)
-            rows = connection.execute(
-                sa.select(workers).where(workers.c.beaten_at >= since).order_by(workers.c.name)
-            ).all()
-        return [WorkerRecord(row.name, row.beaten_at, row.facts) for row in rows]
-
 
 def _ownership(job_id: str, owner: str | None) -> list[sa.ColumnElement[bool]]:
-    clauses: list[sa.ColumnElement[bool]] = [jobs.c.id == job_id]
+    # Ids come from URLs, and PostgreSQL takes no NUL in a text.
+    clauses: list[sa.ColumnElement[bool]] = [sa.false() if "\0" in job_id else jobs.c.id == job_id]
     if owner is not None:
         clauses.append(jobs.c.owner == owner)
     return clauses
@@ -378,8 +355,10 @@ def _read_cursor(cursor: str) -> tuple[datetime, str]:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         created_at, job_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(" ")
         moment = datetime.fromisoformat(created_at).astimezone(UTC)
-    except (ValueError, binascii.Error):
+    except (ValueError, OverflowError, binascii.Error):
+        job_id = ""
+    if not _JOB_ID.fullmatch(job_id):
         raise RequestError(
             "validation-failed", "The cursor is not one of this service.", "Use next_cursor of the previous page as is."
-        ) from None
+        )
     return moment, job_id

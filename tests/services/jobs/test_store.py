@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from services.errors import PermanentError, RequestError, TemporaryError
 from services.jobs.contract import AnimationOptions, InputFacts, JobState, make_job_id
@@ -146,11 +149,66 @@ def test_pages_filter_by_owner_state_and_time(store: JobStore, accept: Any, cloc
     assert len(store.list_page(None)[0]) == 3
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "!!", "bm90IGEgY3Vyc29y", "é", "MjAyNi0xMS0yMg", "A" * 5000])
+def _cursor(moment: str, job_id: str = "anm_" + "0" * 32) -> str:
+    return base64.urlsafe_b64encode(f"{moment} {job_id}".encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        "x",
+        "!!",
+        "bm90IGEgY3Vyc29y",
+        "é",
+        "MjAyNi0xMS0yMg",
+        "A" * 5000,
+        _cursor("0001-01-01T00:00:00+23:59"),
+        _cursor("2026-11-22T00:00:00+00:00", "anm_\0"),
+        _cursor("yesterday"),
+    ],
+)
 def test_foreign_cursor_is_refused(store: JobStore, cursor: str) -> None:
     with pytest.raises(RequestError) as refusal:
         store.list_page("me", cursor=cursor)
     assert refusal.value.code == "validation-failed"
+
+
+def test_texts_that_a_url_can_carry_find_nothing(store: JobStore) -> None:
+    for job_id in ("anm_\0", "", "é" * 1000, "'; DROP TABLE jobs; --", "%00"):
+        assert store.get(job_id, "me") is None
+        with pytest.raises(RequestError):
+            store.request_cancel(job_id, "me")
+    for moment in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"):
+        assert store.list_page("me", created_after=datetime.fromisoformat(moment)) == ([], None)
+
+
+def test_totals_count_ended_jobs_by_state_code_and_model(store: JobStore, accept: Any, clock: Any) -> None:
+    accept()
+    store.request_cancel(accept(model_id="dog").id)
+    for _ in range(2):
+        accept(deadline_s=1)
+    clock.advance(2)
+    store.sweep()
+    assert sorted(store.totals()) == [("canceled", "", "dog", 1), ("expired", "deadline-exceeded", "human", 2)]
+
+
+def test_full_disk_is_told_and_nothing_is_accepted(tmp_path: Path) -> None:
+    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    store.migrate()
+
+    @sa.event.listens_for(store._writing_engine, "begin")
+    def limit(connection: Any) -> None:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1")  # SQLite's own way to meet a full disk
+
+    options = AnimationOptions(prompt="smiling", metadata={str(number): "x" * 500 for number in range(16)})
+    with pytest.raises(TemporaryError) as refusal:
+        for _ in range(100):
+            store.accept(
+                job_id=make_job_id(), owner="me", options=options, input=InputFacts(), seed=1, model_id="human"
+            )
+    assert refusal.value.code == "storage-failed"
+    store.close()
 
 
 def test_queue_position_counts_those_that_run_sooner(store: JobStore, accept: Any, clock: Any) -> None:
