@@ -171,8 +171,6 @@ def _read_webp_header(data: bytes) -> _Header:
 
 def _read_jpeg_header(data: bytes) -> _Header:
     """Walk the markers to the end: size, and the number of scans (each one costs the decoder a whole pass)."""
-    if _LONG_FILL in data:  # decoders look at such a run byte by byte, again and again
-        raise _corrupt()
     position, scans, segments, fill, width, height = 2, 0, 0, 0, 0, 0
     while position + 4 <= len(data):
         if data[position] != 0xFF:
@@ -208,11 +206,17 @@ def _read_jpeg_header(data: bytes) -> _Header:
                     f"The JPEG has more than {MAX_JPEG_SCANS} scans, which no camera writes.",
                     "Save the picture again as an ordinary JPEG or PNG.",
                 )
-            end = _SCAN_END.search(data, position)
-            if end is None:
-                break
-            position = end.start()
+            position = _skip_scan(data, position)
     return _Header("JPEG", width, height)
+
+
+def _skip_scan(data: bytes, position: int) -> int:
+    """Return where the marker stands that ends the scan, or the end of the data."""
+    found = _SCAN_END.search(data, position)
+    end = len(data) if found is None else found.start()
+    if data.find(_LONG_FILL, position, end) >= 0:  # libjpeg would look at it again with each piece that Pillow hands it
+        raise _corrupt()
+    return end
 
 
 def _skip_fill(data: bytes, position: int) -> int:
