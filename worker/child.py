@@ -91,7 +91,7 @@ class Child:
             )
             animator.warm_up()
         self._animators[bundle] = animator
-        log.info("bundle_loaded", model=animator.manifest.id, providers=animator.providers_in_use)
+        log.info("bundle_loaded", model=animator.manifest.id, synthesis=animator.providers_in_use["synthesis"])
 
     def _ready(self, broken: dict[str, str]) -> Ready:
         loaded = {a.manifest.id: BundleFacts(a.manifest.sha256, a.providers_in_use) for a in self._animators.values()}

@@ -1,0 +1,94 @@
+"""Kill -9 of workers and of their inference children in mid-job: the job ends once, its neighbours don't notice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from services.jobs.contract import JobState
+from tests.worker.conftest import make_workplace
+from tests.worker.workplace import LONG, Workplace, child_of, descendants, parents, wait_until
+
+__all__ = ["make_workplace"]
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+MEDIUM = {"frames": 480, "output": {"format": "webm", "size": 256}}
+
+
+def test_a_killed_workers_job_ends_on_another_worker_once(make_workplace: Callable[..., Workplace]):
+    place = make_workplace()
+    first = place.start_worker()
+    job_id = place.post(**MEDIUM)
+    place.wait_drawing(job_id)
+    below = descendants(first.pid)
+    assert below, "the inference child and its ffmpeg"
+    place.start_worker()
+    assert place.get(job_id).attempt == 1
+    first.kill_group()
+    killed_s = time.monotonic()
+    wait_until(lambda: not below & set(parents()), "no process of the killed worker is left", patience_s=20)
+    wait_until(lambda: place.get(job_id).attempt == 2, "another worker takes the job", *place.workers)
+    assert time.monotonic() - killed_s <= 40
+    record = place.wait(job_id)
+    assert (record.state, record.attempt, record.crashes) == (JobState.SUCCEEDED, 2, 1), record.error
+    assert record.output is not None
+    stored = [found.key for found in place.storage.list_objects(f"results/{job_id}")]
+    assert sorted(stored) == sorted(key for key in (record.output.key, record.output.poster_key) if key)
+    revision = record.revision
+    time.sleep(2 * place.settings.sweep_s)
+    assert place.get(job_id).revision == revision, "a terminal state never changes"
+
+
+def test_a_killed_inference_child_costs_one_attempt(make_workplace: Callable[..., Workplace]):
+    place = make_workplace()
+    worker = place.start_worker()
+    job_id = place.post(**MEDIUM)
+    place.wait_drawing(job_id)
+    child = child_of(worker)
+    os.kill(child, signal.SIGKILL)
+    record = place.wait(job_id)
+    assert (record.state, record.attempt, record.crashes) == (JobState.SUCCEEDED, 2, 1), record.error
+    assert worker.process.poll() is None, "the worker itself lives on"
+    assert child_of(worker) != child
+
+
+def test_a_poison_job_fails_after_three_crashes_and_its_neighbour_succeeds(make_workplace: Callable[..., Workplace]):
+    place = make_workplace(max_crashes=3)
+    worker = place.start_worker()
+    poison, neighbour = place.post(**LONG), place.post(frames=4)
+    for attempt in (1, 2, 3):
+        place.wait_drawing(poison, attempt)
+        os.kill(child_of(worker), signal.SIGKILL)
+        wait_until(lambda n=attempt: place.get(poison).crashes == n, "the crash is counted", worker)  # type: ignore[misc]
+    record = place.wait(poison)
+    assert (record.state, record.attempt, record.crashes) == (JobState.FAILED, 3, 3)
+    assert record.error is not None
+    assert record.error.code == "worker-lost"
+    assert "SIGKILL" in record.error.message
+    assert "memory" in record.error.message
+    fine = place.wait(neighbour)
+    assert (fine.state, fine.attempt, fine.crashes) == (JobState.SUCCEEDED, 1, 0)
+
+
+def test_a_worker_frozen_past_its_lease_writes_nothing_visible(make_workplace: Callable[..., Workplace]):
+    place = make_workplace(lease_s=4.0)
+    frozen = place.start_worker()
+    job_id = place.post(**MEDIUM)
+    place.wait_drawing(job_id)
+    everything = {frozen.pid, *descendants(frozen.pid)}
+    for pid in everything:
+        os.kill(pid, signal.SIGSTOP)
+    place.start_worker()
+    wait_until(lambda: place.get(job_id).attempt == 2, "another worker takes the job", *place.workers)
+    for pid in everything & set(parents()):
+        os.kill(pid, signal.SIGCONT)
+    record = place.wait(job_id)
+    assert (record.state, record.attempt) == (JobState.SUCCEEDED, 2)
+    wait_until(lambda: "lease_lost" in frozen.log.read_text(), "the thawed worker notices", *place.workers)
+    stored = [found.key for found in place.storage.list_objects(f"results/{job_id}")]
+    assert record.output is not None
+    assert sorted(stored) == sorted(key for key in (record.output.key, record.output.poster_key) if key)
