@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,10 @@ def browser() -> Iterator[Browser]:
 def base_url(
     browser: Browser, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
+    running = os.environ.get("E2E_BASE_URL")  # for instance the one that docker compose brought up
+    if running:
+        yield running.rstrip("/")
+        return
     from services.launcher import embedded_service
     from services.settings import Settings
 
