@@ -1,15 +1,22 @@
 # The HTTP API: no inference runtime, no model weights (it reads manifests only), no torch.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
+# A stage of its own: the long installation below runs again only when this list changes, not with every edit of
+# pyproject.toml.
+FROM ${BASE_IMAGE} AS requirements
+WORKDIR /build
+COPY pyproject.toml deploy/list_requirements.py ./
+RUN python list_requirements.py api postgres > requirements.txt
+
 FROM ${BASE_IMAGE} AS dependencies
 WORKDIR /build
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:${PATH}
-COPY pyproject.toml deploy/list_requirements.py deploy/constraints.txt ./
+COPY deploy/constraints.txt ./
+COPY --from=requirements /build/requirements.txt ./
 # The cache mount keeps wheels between builds and out of the image.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python list_requirements.py api postgres > requirements.txt \
-    && python -m pip install --requirement requirements.txt --constraint constraints.txt \
+    python -m pip install --requirement requirements.txt --constraint constraints.txt \
     && python -m pip uninstall --yes pip
 
 # The API answers GET /v1/models from the manifests; the weights stay with the workers.
@@ -39,6 +46,8 @@ COPY model/__init__.py model/errors.py model/
 COPY model/bundle model/bundle
 COPY services services
 COPY deploy/check_api.py deploy/check_api.py
+# Byte code now: the file system is read-only later.
+RUN python -m compileall -q /app
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=40s --retries=3 CMD ["python", "deploy/check_api.py"]

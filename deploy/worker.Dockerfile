@@ -1,17 +1,24 @@
 # The worker: bundles, onnxruntime, ffmpeg (a wheel carries it). No web framework, no torch.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-FROM ${BASE_IMAGE} AS dependencies
+# A stage of its own: the long installation below runs again only when this list changes, not with every edit of
+# pyproject.toml.
+FROM ${BASE_IMAGE} AS requirements
 # cpu or gpu: the two onnxruntime wheels share one import name and can't stand side by side.
 ARG RUNTIME=cpu
 WORKDIR /build
+COPY pyproject.toml deploy/list_requirements.py ./
+RUN python list_requirements.py worker postgres "${RUNTIME}" > requirements.txt
+
+FROM ${BASE_IMAGE} AS dependencies
+WORKDIR /build
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:${PATH}
-COPY pyproject.toml deploy/list_requirements.py deploy/constraints.txt ./
+COPY deploy/constraints.txt ./
+COPY --from=requirements /build/requirements.txt ./
 # The cache mount keeps wheels between builds and out of the image.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python list_requirements.py worker postgres "${RUNTIME}" > requirements.txt \
-    && python -m pip install --requirement requirements.txt --constraint constraints.txt \
+    python -m pip install --requirement requirements.txt --constraint constraints.txt \
     && python -m pip uninstall --yes pip
 
 FROM ${BASE_IMAGE} AS worker
@@ -37,6 +44,8 @@ COPY services/*.py services/
 COPY services/jobs services/jobs
 COPY worker worker
 COPY deploy/check_worker.py deploy/check_worker.py
+# Byte code now: the file system is read-only later.
+RUN python -m compileall -q /app
 USER 10001:10001
 EXPOSE 9100
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "deploy/check_worker.py"]

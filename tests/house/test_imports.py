@@ -26,7 +26,11 @@ def load(module: str) -> set[str]:
     ("module", "wanted", "unwanted"),
     [
         ("services.api.app", "fastapi", {"onnxruntime", "torch", "training", "worker", "model.sessions", "cli"}),
-        ("worker.app", "celery", {"torch", "training", "fastapi", "starlette", "services.api", "cli"}),
+        # The root imports late, for a quick start; its rooms are tried one by one.
+        ("worker.app", "structlog", {"torch", "training", "fastapi", "starlette", "services.api", "cli"}),
+        ("worker.tasks", "celery", {"torch", "training", "fastapi", "starlette", "services.api", "cli"}),
+        ("worker.runner", "sqlalchemy", {"torch", "training", "fastapi", "starlette", "services.api", "cli"}),
+        ("worker.child", "numpy", {"torch", "training", "fastapi", "services.api", "celery", "sqlalchemy"}),
         ("model.animator", "cv2", {"torch", "training", "services", "worker", "pydantic", "celery"}),
         ("model.bundle.reader", "json", {"numpy", "onnxruntime", "cv2", "torch", "pydantic"}),
         ("model.bundle.writer", "json", {"numpy", "onnxruntime", "cv2", "torch", "pydantic"}),
