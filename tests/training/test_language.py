@@ -1,0 +1,140 @@
+"""The language stage: learns in seconds without a teacher, saves what it computes, and exports it unchanged."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.tokenizer import WordPieceTokenizer
+from training.export.text import export_text_tower
+from training.faces.captions import Caption, sample_caption
+from training.faces.parameters import EXPRESSION_FACTORS
+from training.language import contrast, draw_window, embed_texts, load_text_tower, run
+from training.lessons import LABELS, MOVED_FACTORS, SMOKE, factor_change, label, strengths
+from training.networks.text import MAX_TOKENS, TextTower, quantise_rows
+from training.vocabulary import EMOJI, build_tokenizer, encode_rows, select_tokens
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("text"), SMOKE, report=lambda _: None)
+
+
+def test_smoke_training_learns_plain_words(trained: Path) -> None:
+    tower, tokenizer = load_text_tower(trained)
+    pairs = [("furious", "an enraged man"), ("laughing", "giggling"), ("crying", "in tears"), ("looking up", "eyes up")]
+    first = embed_texts(tower, tokenizer, [a for a, _ in pairs])
+    second = embed_texts(tower, tokenizer, [b for _, b in pairs])
+    assert torch.allclose(first.norm(dim=1), torch.ones(len(pairs)), atol=1e-5)
+    near = first @ second.T
+    assert near.diagonal().mean() > near[~torch.eye(len(pairs), dtype=torch.bool)].mean() + 0.2
+
+
+def test_a_finished_run_is_not_done_again(trained: Path) -> None:
+    before = (trained / "tower.safetensors").stat().st_mtime_ns
+    said: list[str] = []
+    run(trained, SMOKE, report=said.append)
+    assert (trained / "tower.safetensors").stat().st_mtime_ns == before
+    assert said == [f"language: finished before in {trained}"]
+
+
+def test_the_same_seed_gives_the_same_tower(tmp_path: Path) -> None:
+    brief = replace(SMOKE, steps=4, captions=300)
+    towers = [load_text_tower(run(tmp_path / name, brief, report=lambda _: None))[0] for name in ("a", "b")]
+    for one, other in zip(towers[0].parameters(), towers[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_missing_tower_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="run the language stage first"):
+        load_text_tower(tmp_path)
+
+
+def test_export_computes_what_torch_computes(trained: Path, tmp_path: Path) -> None:
+    tower, _ = load_text_tower(trained)
+    assert export_text_tower(tower, tmp_path / "text.onnx") < 1e-5
+    rows = tower.dims["vocabulary_size"] * tower.dims["table_dim"]
+    rest = sum(p.numel() for p in tower.parameters()) - rows
+    assert (tmp_path / "text.onnx").stat().st_size < rows + 4 * tower.dims["vocabulary_size"] + 4 * rest + 60_000
+
+
+def test_padding_does_not_change_the_embedding(trained: Path) -> None:
+    tower, tokenizer = load_text_tower(trained)
+    alone = embed_texts(tower, tokenizer, ["smiling"])
+    beside = embed_texts(tower, tokenizer, ["smiling", "an old man who has been waiting for a very long time, smiling"])
+    assert torch.allclose(alone[0], beside[0], atol=1e-5)
+
+
+def test_word_order_matters(trained: Path) -> None:
+    tower, tokenizer = load_text_tower(trained)
+    a, b = embed_texts(tower, tokenizer, ["not sad but smiling", "not smiling but sad"])
+    assert float(a @ b) < 0.999
+
+
+def test_quantised_rows_are_near_and_stay() -> None:
+    table = torch.randn(50, 16) * torch.logspace(-3, 2, 50)[:, None]
+    small, scale = quantise_rows(table)
+    assert small.dtype == torch.int8
+    assert ((small * scale - table).abs() <= 0.5001 * scale).all()
+    again, _ = quantise_rows(small * scale)
+    assert torch.equal(again, small)
+
+
+def test_snapping_the_table_makes_torch_and_int8_agree() -> None:
+    tower = TextTower(40, table_dim=8, width=16, layers=1, heads=2, inner=16, embed_dim=8)
+    tower.snap_table()
+    small, scale = quantise_rows(tower.table.weight.detach())
+    assert torch.allclose(small * scale, tower.table.weight, atol=1e-7)
+
+
+def test_meaning_of_captions() -> None:
+    wink = Caption("x", (("wink_l", 1.0),))
+    change = dict(zip([f.name for f in MOVED_FACTORS], factor_change(wink), strict=True))
+    eye = next(f for f in EXPRESSION_FACTORS if f.name == "eye_l")
+    assert change["eye_l"] == pytest.approx(-eye.mean / (0.5 * (eye.high - eye.low)))
+    assert change["eye_r"] == 0
+    assert not factor_change(Caption("a red car", ())).any()
+    assert label(Caption("a red car", ())) == len(LABELS) - 1
+    assert label(Caption("x", (("smile", 1.0), ("wink_l", 1.0)))) == -1
+    assert strengths(wink).sum() == 1
+
+
+def test_contrast_prefers_clusters() -> None:
+    labels = torch.tensor([0, 0, 1, 1, -1])
+    apart = torch.nn.functional.normalize(torch.tensor([[1.0, 0], [1, 0.1], [-1, 0], [-1, 0.1], [0, 1]]), dim=1)
+    mixed = apart[[0, 2, 1, 3, 4]]
+    assert contrast(apart, labels) < contrast(mixed, labels) - 1
+
+
+def test_windows_stay_in_the_list_and_reach_both_ends() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat([draw_window(500, 8, generator, reach=4) for _ in range(400)])
+    assert int(drawn.min()) == 0
+    assert int(drawn.max()) == 499
+    assert len(draw_window(3, 8, generator)) == 8
+
+
+HARD = [
+    "She isn’t smiling!", "haha😂😂", "crème brûlée", "  tabs\tand\nlines ", "笑って please", "ﬁne — a “quote”…",
+    "☹️ so sad", "e\u0301lated", "zero\u200bwidth", "x" * 130, "", "!!!", "100% sure, isn't it?", "ΑΣ σας", "wink;)wink",
+    "\x00bell\x07",
+]  # fmt: skip
+
+
+def test_plain_python_tokenizer_agrees(trained: Path) -> None:
+    _, reference = load_text_tower(trained)
+    plain = WordPieceTokenizer.from_bytes((trained / "tokenizer.json").read_bytes())
+    rng = np.random.default_rng(3)
+    texts = [*HARD, *(sample_caption(rng).text for _ in range(500))]
+    for text, wanted in zip(texts, encode_rows(reference, texts, MAX_TOKENS), strict=True):
+        assert plain.encode(text, MAX_TOKENS) == wanted, text
+
+
+def test_selected_tokens_drop_foreign_scripts_and_gain_emoji() -> None:
+    tokens = select_tokens(["[PAD]", "[unused3]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "smile", "##d", "の", "’", "!"])
+    assert tokens[:8] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "smile", "##d", "’", "!"]
+    assert len(tokens) == 8 + 2 * len(EMOJI)
+    tokenizer = build_tokenizer(tokens)
+    assert tokenizer.encode("smile😂😂").tokens == ["[CLS]", "smile", "##😂", "##😂", "[SEP]"]
