@@ -94,7 +94,8 @@ class Attempts(Database):
                 .where(
                     jobs.c.state == JobState.QUEUED,
                     jobs.c.not_before <= now,
-                    sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > now),
+                    # A deadline is for the start: a job that lost its worker afterwards is not late.
+                    sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > now, jobs.c.started_at.is_not(None)),
                 )
                 .order_by(jobs.c.priority, jobs.c.created_at, jobs.c.id)
                 .limit(1)

@@ -109,7 +109,7 @@ class Sweeps(Attempts):
         late = (
             connection.execute(
                 sa.select(jobs.c.id)
-                .where(jobs.c.state == JobState.QUEUED, jobs.c.deadline_at <= now)
+                .where(jobs.c.state == JobState.QUEUED, jobs.c.deadline_at <= now, jobs.c.started_at.is_(None))
                 .order_by(jobs.c.id)
                 .limit(SWEEP_BATCH)
                 .with_for_update(skip_locked=True)

@@ -254,10 +254,11 @@ def test_deadline_expires_a_queued_job_and_no_running_one(store: JobStore, accep
     started = accept(deadline_s=10)
     clock.advance(1)
     assert store.claim("w", 300) is not None
+    clock.advance(0.5)
     waiting = accept(deadline_s=10)
     patient = accept()
     clock.advance(10)
-    lease = store.claim("v", 30)  # not past its deadline, even before a sweep
+    lease = store.claim("v", 3000)  # not past its deadline, even before a sweep
     assert lease is not None
     assert lease.record.id == patient.id
     assert store.sweep().expired == [waiting.id]
@@ -266,6 +267,11 @@ def test_deadline_expires_a_queued_job_and_no_running_one(store: JobStore, accep
     assert record.error is not None
     assert (record.state, record.error.code) == (JobState.EXPIRED, "deadline-exceeded")
     assert _state(store, started.id) is JobState.RUNNING
+    clock.advance(300)  # it started in time, so losing its worker does not make it late
+    assert store.sweep().requeued == [started.id]
+    again = store.claim("w", 30)
+    assert again is not None
+    assert again.record.id == started.id
 
 
 def test_outdated_objects_are_named_until_they_are_gone(

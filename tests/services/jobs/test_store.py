@@ -153,21 +153,14 @@ def _cursor(moment: str, job_id: str = "anm_" + "0" * 32) -> str:
     return base64.urlsafe_b64encode(f"{moment} {job_id}".encode()).decode().rstrip("=")
 
 
-@pytest.mark.parametrize(
-    "cursor",
-    [
-        "",
-        "x",
-        "!!",
-        "bm90IGEgY3Vyc29y",
-        "é",
-        "MjAyNi0xMS0yMg",
-        "A" * 5000,
-        _cursor("0001-01-01T00:00:00+23:59"),
-        _cursor("2026-11-22T00:00:00+00:00", "anm_\0"),
-        _cursor("yesterday"),
-    ],
-)
+FOREIGN_CURSORS = [
+    *("", "x", "!!", "bm90IGEgY3Vyc29y", "é", "MjAyNi0xMS0yMg", "A" * 5000),
+    *(_cursor("0001-01-01T00:00:00+23:59"), _cursor("yesterday")),
+    _cursor("2026-11-22T00:00:00+00:00", "anm_\0"),
+]
+
+
+@pytest.mark.parametrize("cursor", FOREIGN_CURSORS)
 def test_foreign_cursor_is_refused(store: JobStore, cursor: str) -> None:
     with pytest.raises(RequestError) as refusal:
         store.list_page("me", cursor=cursor)
@@ -193,6 +186,11 @@ def test_totals_count_ended_jobs_by_state_code_and_model(store: JobStore, accept
     assert sorted(store.totals()) == [("canceled", "", "dog", 1), ("expired", "deadline-exceeded", "human", 2)]
 
 
+def _accept_many(store: JobStore, options: AnimationOptions) -> None:
+    for seed in range(100):
+        store.accept(job_id=make_job_id(), owner="me", options=options, input=InputFacts(), seed=seed, model_id="human")
+
+
 def test_full_disk_is_told_and_nothing_is_accepted(tmp_path: Path) -> None:
     store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
     store.migrate()
@@ -203,10 +201,7 @@ def test_full_disk_is_told_and_nothing_is_accepted(tmp_path: Path) -> None:
 
     options = AnimationOptions(prompt="smiling", metadata={str(number): "x" * 500 for number in range(16)})
     with pytest.raises(TemporaryError) as refusal:
-        for _ in range(100):
-            store.accept(
-                job_id=make_job_id(), owner="me", options=options, input=InputFacts(), seed=1, model_id="human"
-            )
+        _accept_many(store, options)
     assert refusal.value.code == "storage-failed"
     store.close()
 
