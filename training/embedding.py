@@ -1,7 +1,8 @@
 """The embedding stage: a head that puts a picture's embedding v beside the embeddings τ of sentences that describe it.
 
-The text tower is locked (as in LiT) and the trunk is frozen, so this trains two small layers on stored features. v also keeps what
-the motion stage must know of a face: a linear read-out of its factors is trained along and thrown away.
+The text tower is locked (as in LiT) and the trunk is frozen, so this trains two small layers on stored features. v
+also keeps what the motion stage must know of a face: a linear read-out of its factors is trained along and thrown
+away.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from training.faces.expressions import EXPRESSIONS
 from training.faces.parameters import NUM_CONTINUOUS, NUM_EXPRESSION, Z_DIM
 from training.generator import to_pictures
 from training.networks.encoder import ImageTower, Trunk
-from training.optimizers import build_optimizers, schedule
+from training.optimizers import schedule
 from training.recipes import EmbeddingRecipe
 from training.renders import Pool, expression_of_pair
 
@@ -89,7 +90,9 @@ class EmbeddingStage:
         embed_dim = tower.out.out_features
         self.readout = nn.Linear(embed_dim, Z_DIM)
         self.modules = nn.ModuleDict({"hidden": tower.hidden, "out": tower.out, "readout": self.readout})
-        self.optimizers = build_optimizers([self.modules], recipe.lr)
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.Adam(self.modules.parameters(), recipe.lr, (0.9, 0.99))
+        ]
         texts = sample_class_captions(recipe.captions, recipe.seed)
         self.names = list(texts)
         self.texts = torch.stack([embed_texts(texts[name]) for name in self.names])  # [classes,captions,embed_dim]
@@ -133,13 +136,16 @@ class EmbeddingStage:
     @torch.no_grad()
     def evaluate(self, ema: nn.ModuleDict) -> dict[str, float]:
         """Measure how much of the factors v keeps, and how often a picture's nearest class of sentences is its own."""
-        embed = self.tower.project(self.held_out.features)
-        read = self.readout(embed * embed.shape[1] ** 0.5)
+        tower = ImageTower(self.tower.trunk, self.tower.out.out_features)
+        tower.hidden.load_state_dict(ema["hidden"].state_dict())
+        tower.out.load_state_dict(ema["out"].state_dict())
+        embed = tower.project(self.held_out.features)
+        read = ema["readout"](embed * embed.shape[1] ** 0.5)
         error = (read - self.held_out.factors).square().mean(0)
         explained = 1 - error / self.held_out.factors.var(0)
         centers = F.normalize(self.texts.mean(1), dim=1)
         pairs = self.usable[: 21 * 20]
-        nearest = (self.tower.project(self.expressed.features[2 * pairs + 1]) @ centers.t()).argmax(1)
+        nearest = (tower.project(self.expressed.features[2 * pairs + 1]) @ centers.t()).argmax(1)
         return {
             "r2_expression": float(explained[: NUM_EXPRESSION - 3].mean()),
             "r2_identity": float(explained[NUM_EXPRESSION:NUM_CONTINUOUS].mean()),

@@ -1,6 +1,7 @@
 """The encoder stages: pictures → factors, image embedding, ws.
 
-1. `FactorStage` trains trunk and factor head on rendered pictures, spoilt the way that users' pictures and the generator's are.
+1. `FactorStage` trains trunk and factor head on rendered pictures, spoilt the way that users' pictures and the
+generator's are.
 2. `InversionStage` trains the W+ residual (and the factor head) through the frozen generator.
 The image embedding's head is trained in `training.embedding`.
 """

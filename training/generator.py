@@ -26,6 +26,9 @@ from training.renders import Pool
 
 FACE_CROP = Crop(top=4, left=3, height=10, width=10)
 HELD_OUT_PICTURES = 64
+LATE = 0.6
+"""From this share of a phase's steps on, the whole picture counts more."""
+LATE_FACE_GAIN = 2.5
 
 
 def build_generator(recipe: GeneratorRecipe) -> Generator:
@@ -59,7 +62,9 @@ class GeneratorStage:
         self.optimizers = build_optimizers([self.generator], recipe.phases[0].lr)
         self.ema_decay = recipe.ema_decay
         self.steps = sum(phase.steps for phase in recipe.phases)
-        self.weights = {size: face_weights(size) for size in (16, 32, 64, 128, 256)}
+        sizes = (16, 32, 64, 128, 256)
+        self.weights = {size: face_weights(size) for size in sizes}
+        self.late_weights = {size: face_weights(size, LATE_FACE_GAIN) for size in sizes}
         self.held_pictures = to_pictures(np.asarray(held_out.pictures[:HELD_OUT_PICTURES]))
         self.held_factors = torch.from_numpy(np.asarray(held_out.factors[:HELD_OUT_PICTURES]))
         self._resolution = recipe.phases[0].resolution
@@ -88,8 +93,9 @@ class GeneratorStage:
         self._resolution = phase.resolution
         rng = np.random.default_rng([self.recipe.seed, 0, step])
         resolution = phase.resolution // 2 if within < phase.half_size * phase.steps else phase.resolution
-        # fewer windows late, so that hair and clothes get crisp
-        share = phase.crop * (1.0 if within < 0.6 * phase.steps else 0.4)
+        # fewer windows and less weight on the face late, so that hair and clothes get crisp
+        late = within >= LATE * phase.steps
+        share = phase.crop * (0.4 if late else 1.0)
         crop = FACE_CROP if rng.random() < share else None
         pairs = self._pick(within, phase.batch // 2)
         rows = np.stack([2 * pairs, 2 * pairs + 1], 1).ravel()
@@ -98,7 +104,7 @@ class GeneratorStage:
         factors = torch.from_numpy(self.pool.factors[rows])
         with torch.autocast("cpu", dtype=torch.bfloat16):
             drawn = self.generator(factors, resolution, crop)
-        weights = self.weights[resolution]
+        weights = (self.late_weights if late else self.weights)[resolution]
         if crop is not None:
             # the window's rim lacks its surroundings: leave it out
             rim = max(1, resolution // 32)

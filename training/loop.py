@@ -1,7 +1,7 @@
 """The one training loop: run folder, exact resume, progress, signals, and a clear end when a loss is not a number.
 
-A stage says what its modules, optimisers and loss are; randomness must come from (seed, step) or from torch's generator, both of which a
-checkpoint restores, so a resumed run equals an uninterrupted one bit for bit.
+A stage says what its modules, optimisers and loss are; randomness must come from (seed, step) or from torch's
+generator, both of which a checkpoint restores, so a resumed run equals an uninterrupted one bit for bit.
 Run folder: options.json, stats.jsonl, checkpoint.pt (weights, optimisers, EMA, torch's generator, step).
 """
 
@@ -148,7 +148,8 @@ def train(
 ) -> nn.ModuleDict:
     """Run a stage to its last step, resuming what the folder holds, and give the averaged weights.
 
-    Raises: DivergedError when a loss is not finite; InterruptedRunError after SIGINT or SIGTERM, with a checkpoint written.
+    Raises: DivergedError when a loss is not finite; InterruptedRunError after SIGINT or SIGTERM, with a checkpoint
+    written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dict(options), indent=2, sort_keys=True)

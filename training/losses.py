@@ -5,14 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def face_weights(resolution: int) -> Tensor:
-    """Weigh eyes and mouth up to seven times as much as the rest, mean near 1.
+def face_weights(resolution: int, gain: float = 6.0) -> Tensor:
+    """Weigh eyes and mouth up to 1 + `gain` times as much as the rest, mean near 1.
 
     Shapes: [1,1,R,R].
     """
     rows, columns = torch.meshgrid(torch.linspace(0, 1, resolution), torch.linspace(0, 1, resolution), indexing="ij")
     window = torch.exp(-(((columns - 0.5) / 0.25) ** 4 + ((rows - 0.62) / 0.25) ** 4))
-    return (1 + 6 * window)[None, None] / 2.5
+    return (1 + gain * window)[None, None] / (1 + 0.25 * gain)
 
 
 def picture_loss(error: Tensor, weights: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The motion stage: sentence and face → delta_ws, taught by trajectories that the renderer's factors spell out.
 
-The teacher moves a face's factors towards the sentence's targets, smoothly in time, and takes the generator's mapping of them:
-Δ* = mapping(factors_t) − mapping(factors_0). No picture is drawn. The generator and both towers are frozen.
+The teacher moves a face's factors towards the sentence's targets, smoothly in time. The network is held to these
+changes of factors, |δ − δ*|² ÷ |δ*|²; its mapper turns them into Δ = mapping(factors + δ) − mapping(factors). No picture is drawn.
+The generator and both towers are frozen.
 """
 
 from collections.abc import Sequence
@@ -15,12 +16,12 @@ from training.embedding import EmbedTexts, Features
 from training.encoder import factor_bounds
 from training.faces.captions import Caption, sample_caption
 from training.faces.expressions import CYCLIC, EXPRESSIONS
-from training.faces.parameters import EXPRESSION_FACTORS, FACTOR_MEANS, HALF_RANGES, NUM_EXPRESSION
+from training.faces.parameters import EXPRESSION_FACTORS, FACTOR_MEANS, HALF_RANGES, NUM_EXPRESSION, Z_DIM
 from training.losses import relative_motion_loss
 from training.networks.encoder import ImageTower
 from training.networks.motion import MotionNetwork
 from training.networks.stylegan2 import FactorMapping
-from training.optimizers import build_optimizers, schedule
+from training.optimizers import schedule
 from training.recipes import MotionRecipe
 
 MAX_TARGETS = 3
@@ -74,7 +75,8 @@ def amplitude(progress: Tensor, cyclic: Tensor) -> Tensor:
 def move_factors(factors: Tensor, targets: Targets, intensity: Tensor, progress: Tensor) -> Tensor:
     """Give the teacher's factors at every frame.
 
-    Shapes: factors [N,Z_DIM], intensity [N], progress [N,T] → [N,T,Z_DIM]; only expression factors move, clipped to their ranges.
+    Shapes: factors [N,Z_DIM], intensity [N], progress [N,T] → [N,T,Z_DIM]; only expression factors move, clipped to
+    their ranges.
     """
     lows, highs = (bound[:NUM_EXPRESSION] for bound in factor_bounds())
     reach = amplitude(progress, targets.cyclic) * (targets.strengths * intensity[:, None])[:, None]  # [N,T,K]
@@ -87,15 +89,20 @@ def move_factors(factors: Tensor, targets: Targets, intensity: Tensor, progress:
     return frames
 
 
-def teach(mapping: FactorMapping, factors: Tensor, targets: Targets, intensity: Tensor, progress: Tensor) -> Tensor:
-    """Give the teacher's motion Δ*.
+def teach(factors: Tensor, targets: Targets, intensity: Tensor, progress: Tensor) -> Tensor:
+    """Give the teacher's change of the factors that may move, δ*.
 
-    Shapes: as `move_factors` → [N,T,w_dim].
+    Shapes: as `move_factors` → [N,T,NUM_EXPRESSION].
     """
     frames = move_factors(factors, targets, intensity, progress)
-    w = mapping(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-    still = mapping(factors)
-    return w - still[:, None]
+    return frames[..., :NUM_EXPRESSION] - factors[:, None, :NUM_EXPRESSION]
+
+
+def build_motion_network(recipe: MotionRecipe, mapping: FactorMapping, embed_dim: int, num_ws: int) -> MotionNetwork:
+    """Build an untrained motion network that speaks through a trained mapping."""
+    lows, highs = (bound[:NUM_EXPRESSION] for bound in factor_bounds())
+    frozen = mapping.eval().requires_grad_(False)
+    return MotionNetwork(frozen, lows, highs, Z_DIM, embed_dim, num_ws, recipe.h_dim, recipe.hidden)
 
 
 class MotionStage:
@@ -115,11 +122,10 @@ class MotionStage:
         """`faces`: stored features of the pictures that are to be moved; the first 200 of each are held out."""
         torch.manual_seed(recipe.seed)
         self.recipe, self.steps, self.ema_decay = recipe, recipe.steps, recipe.ema_decay
-        self.mapping = mapping.eval().requires_grad_(False)
-        embed_dim, w_dim = tower.out.out_features, mapping.fc1.weight.shape[0]
-        self.network = MotionNetwork(embed_dim, num_ws, w_dim, recipe.h_dim, recipe.hidden)
+        self.network = build_motion_network(recipe, mapping, tower.out.out_features, num_ws)
         self.modules = nn.ModuleDict({"motion": self.network})
-        self.optimizers = build_optimizers([self.network], recipe.lr)
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(parameters, recipe.lr, (0.9, 0.99))]
         rng = np.random.default_rng([recipe.seed, 5])
         captions = [sample_caption(rng) for _ in range(recipe.captions)]
         self.texts = embed_texts([caption.text for caption in captions])
@@ -154,25 +160,33 @@ class MotionStage:
         intensity = torch.where(torch.from_numpy(rng.random(batch) < 0.4), torch.ones(batch), intensity)
         progress = self._draw_progress(rng, batch)
         noise = torch.from_numpy(rng.standard_normal((batch, self.recipe.h_dim), dtype=np.float32))
-        with torch.no_grad():
-            teacher = teach(self.mapping, self.factors[rows], self.targets.take(chosen), intensity, progress)
-        delta_ws, _ = self.network(texts, faces, noise, intensity, progress)
-        return relative_motion_loss(delta_ws, teacher[:, :, None].expand_as(delta_ws), self.floor * delta_ws.shape[2]), {}
+        teacher = teach(self.factors[rows], self.targets.take(chosen), intensity, progress)
+        network = self.network
+        read = network.read(faces)
+        codes = network.recur(texts, faces, noise, intensity, progress)
+        change = network.change(codes, faces, read, intensity, progress)
+        follow = relative_motion_loss(change[:, :, None], teacher[:, :, None], self.floor)
+        kept = (read - self.factors[rows]).square()
+        kept = kept[:, :NUM_EXPRESSION].mean() + 0.3 * kept[:, NUM_EXPRESSION:].mean()
+        loss = follow + self.recipe.read_weight * kept
+        return loss, {"follow": float(follow.detach()), "kept": float(kept.detach())}
 
     @torch.no_grad()
     def evaluate(self, ema: nn.ModuleDict) -> dict[str, float]:
-        """Measure the relative error at full strength on held-out faces, of sentences that move and of those that do not."""
+        """Measure the relative error at full strength on held-out faces, of sentences that move and of those that do
+        not."""
         rng = np.random.default_rng(8)
         count = len(self.held_faces)
         rows = torch.from_numpy(rng.choice(len(self.texts), count, replace=False))
         progress = torch.linspace(0, 1, 17)[None].expand(count, -1)
         intensity = torch.ones(count)
         targets = self.targets.take(rows)
-        teacher = teach(self.mapping, self.held_factors, targets, intensity, progress)
-        delta_ws, _ = ema["motion"](
-            self.texts[rows], self.held_faces, torch.zeros(count, self.recipe.h_dim), intensity, progress
-        )
-        error = (delta_ws.mean(2) - teacher).square().sum(2).mean(1)
+        teacher = teach(self.held_factors, targets, intensity, progress)
+        network, faces = ema["motion"], self.held_faces
+        noise = torch.zeros(count, self.recipe.h_dim)
+        codes = network.recur(self.texts[rows], faces, noise, intensity, progress)
+        change = network.change(codes, faces, network.read(faces), intensity, progress)
+        error = (change - teacher).square().sum(2).mean(1)
         size = teacher.square().sum(2).mean(1)
         moving = targets.strengths.sum(1) > 0
         return {
@@ -185,7 +199,7 @@ class MotionStage:
         progress = torch.linspace(0, 1, 9)[None].expand(count, -1)
         rows = torch.arange(count)
         factors = self.factors[torch.linspace(0, len(self.factors) - 1, count).long()]
-        return teach(self.mapping, factors, self.targets.take(rows), torch.ones(count), progress)
+        return teach(factors, self.targets.take(rows), torch.ones(count), progress)
 
     def _draw_progress(self, rng: np.random.Generator, batch: int) -> Tensor:
         """Draw rising times from 0 to 1: even or uneven steps, one grid for the whole batch."""

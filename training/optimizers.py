@@ -69,7 +69,9 @@ def is_matrix(parameter: Tensor) -> bool:
     return parameter.ndim == 4 and parameter.shape[-1] == 3 and parameter.shape[0] > 1 and parameter.shape[1] > 3
 
 
-def build_optimizers(modules: Iterable[nn.Module], lr: float, adam_lr: float | None = None) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    modules: Iterable[nn.Module], lr: float, adam_lr: float | None = None
+) -> list[torch.optim.Optimizer]:
     """Give Muon and Adam (0.9, 0.99) for all trainable parameters; each group remembers its base rate."""
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     optimizers: list[torch.optim.Optimizer] = []

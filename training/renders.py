@@ -1,8 +1,8 @@
 """Pools of rendered pictures: pairs of one identity with two expressions, drawn once, read by every stage.
 
-A pool is a folder: pictures.npy [N,size,size,3] uint8 and factors.npy [N,Z_DIM], both memory-mapped, and pool.json. Pictures 2i and
-2i+1 share an identity. Every pair depends on (seed, i) alone, so an interrupted rendering goes on where it stopped.
-No torch here.
+A pool is a folder: pictures.npy [N,size,size,3] uint8 and factors.npy [N,Z_DIM], both memory-mapped, and pool.json.
+Pictures 2i and 2i+1 share an identity. Every pair depends on (seed, i) alone, so an interrupted rendering goes on
+where it stopped. No torch here.
 """
 
 import json
@@ -54,7 +54,8 @@ def expression_of_pair(index: int) -> str:
 
 
 def draw_expressed_pair(seed: int, index: int) -> tuple[Parameters, Parameters]:
-    """Choose one aligned identity, as it is and with the expression of `expression_of_pair`, by (seed, index) alone."""
+    """Choose one aligned identity, as it is and with the expression of `expression_of_pair`, by (seed, index)
+    alone."""
     rng = np.random.default_rng([seed, index])
     base = sample_parameters(rng)
     return base, apply_expression(base, expression_of_pair(index), float(rng.uniform(0.75, 1.15)), rng)

@@ -1,4 +1,5 @@
-"""The bundle's graphs as small PyTorch modules with the contract's names, types and value ranges, and their export to ONNX."""
+"""The bundle's graphs as small PyTorch modules with the contract's names, types and value ranges, and their export to
+ONNX."""
 
 import math
 import tempfile

@@ -9,8 +9,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from training.networks.motion import NUM_PHASES, TOTAL_STEP, MotionNetwork
-from training.networks.stylegan2 import SQRT2, FullyConnected
+from training.networks.motion import CELL_SPEED, NUM_PHASES, TOTAL_STEP, MotionNetwork
+from training.networks.stylegan2 import FACTOR_GAIN, OPTION_GAIN, SQRT2, FactorMapping, FullyConnected
+
+END = 2**31 - 1
 
 
 class GraphBuilder:
@@ -36,17 +38,19 @@ class GraphBuilder:
     def linear(self, layer: FullyConnected, x: str, output: str | None = None) -> str:
         """Add an equalised linear layer with its gain folded into the weights."""
         weight = (layer.weight.detach() * layer.gain).numpy()
-        return self.add("Gemm", x, self.constant(weight), self.constant(layer.bias.detach().numpy()), transB=1, output=output)
+        return self.add(
+            "Gemm", x, self.constant(weight), self.constant(layer.bias.detach().numpy()), transB=1, output=output
+        )
 
     def activate(self, x: str, slope: float, gain: float = 1.0) -> str:
         """Add a leaky ReLU, times a gain."""
         y = self.add("LeakyRelu", x, alpha=slope)
         return y if gain == 1.0 else self.add("Mul", y, self.constant(gain))
 
-    def slice(self, x: str, start: int, stop: int) -> str:
-        """Take rows start … stop of axis 0."""
+    def slice(self, x: str, start: int, stop: int, axis: int = 0) -> str:
+        """Take start … stop of an axis."""
         bounds = (self.constant(np.array([start]), np.int64), self.constant(np.array([stop]), np.int64))
-        return self.add("Slice", x, *bounds, self.constant(np.array([0]), np.int64))
+        return self.add("Slice", x, *bounds, self.constant(np.array([axis]), np.int64))
 
     def previous(self, x: str) -> str:
         """Give x moved one row on, with row 0 twice."""
@@ -93,11 +97,43 @@ def _add_phases(graph: GraphBuilder, progress: str) -> str:
     return graph.add("Concat", *[graph.add("Unsqueeze", part, axis) for part in parts], axis=1)
 
 
+def _add_clip(graph: GraphBuilder, network: MotionNetwork, x: str) -> str:
+    lows, highs = graph.constant(network.lows.numpy()), graph.constant(network.highs.numpy())
+    return graph.add("Max", graph.add("Min", x, highs), lows)
+
+
+def _add_reader(graph: GraphBuilder, network: MotionNetwork, face: str) -> str:
+    x = graph.linear(network.read1, graph.activate(graph.linear(network.read0, face), 0.2, SQRT2))
+    moved = _add_clip(graph, network, graph.slice(x, 0, network.num_moved, axis=1))
+    return graph.add("Concat", moved, graph.slice(x, network.num_moved, END, axis=1), axis=1)
+
+
+def _add_mapping(graph: GraphBuilder, mapping: FactorMapping, factors: str) -> str:
+    """Add the generator's mapping, as `FactorMapping.forward`: factor vectors [T,factor_dim] → w [T,w_dim]."""
+    features = mapping.features
+    expressions, continuous = features.num_expression, features.num_continuous
+    gain = graph.constant(FACTOR_GAIN)
+    expression = graph.add("Mul", graph.slice(factors, 0, expressions, axis=1), gain)
+    identity = graph.add("Mul", graph.slice(factors, expressions, continuous, axis=1), gain)
+    options = graph.add("Mul", graph.slice(factors, continuous, END, axis=1), graph.constant(OPTION_GAIN))
+    column = graph.add("Unsqueeze", expression, graph.constant(np.array([2]), np.int64))
+    distance = graph.add("Sub", column, graph.constant(features.centers.numpy()))
+    distance = graph.add("Mul", distance, graph.constant(features.inverse_widths.numpy()))
+    bumps = graph.add("Exp", graph.add("Mul", graph.add("Mul", distance, distance), graph.constant(-0.5)))
+    bumps = graph.add("Flatten", graph.add("Mul", bumps, graph.constant(2)), axis=1)
+    angle = graph.add("Mul", identity, graph.constant(np.pi / FACTOR_GAIN))
+    double = graph.add("Mul", angle, graph.constant(2))
+    waves = [graph.add(op, x) for x in (angle, double) for op in ("Sin", "Cos")]
+    x = graph.add("Concat", expression, identity, options, bumps, *waves, axis=1)
+    deep = graph.linear(mapping.fc1, graph.activate(graph.linear(mapping.fc0, x), 0.2, SQRT2))
+    return graph.add("Mul", graph.add("Add", deep, graph.linear(mapping.skip, x)), graph.constant(0.7))
+
+
 def build_motion_graph(network: MotionNetwork, opset: int) -> onnx.ModelProto:
     """Build the graph `motion` of the bundle contract.
 
-    Shapes: text_embed, image_embed [1,E], noise [1,h_dim], intensity [1], progress [T] → delta_ws [T,num_ws,w_dim], motion_codes [T,E].
-    Row 0 of delta_ws is exactly zero: it is subtracted from all rows.
+    Shapes: text_embed, image_embed [1,E], noise [1,h_dim], intensity [1], progress [T] → delta_ws [T,num_ws,w_dim],
+    motion_codes [T,E]. Row 0 of delta_ws is exactly zero: it is subtracted from all rows.
     """
     graph = GraphBuilder()
     embed_dim, h_dim = network.embed_dim, network.h_dim
@@ -109,22 +145,27 @@ def build_motion_graph(network: MotionNetwork, opset: int) -> onnx.ModelProto:
     z_0 = graph.add("Add", text, face)
     phases = _add_phases(graph, "progress")
     column = graph.add("Unsqueeze", "progress", graph.constant(np.array([1]), np.int64))
-    # 4 is the cell's own speed, see MotionNetwork.forward
-    rates = graph.add("Mul", graph.add("Sub", column, graph.previous(column)), graph.constant(TOTAL_STEP * 4))
+    rates = graph.add("Mul", graph.add("Sub", column, graph.previous(column)), graph.constant(TOTAL_STEP * CELL_SPEED))
     middles = graph.add("Mul", graph.add("Add", phases, graph.previous(phases)), graph.constant(0.5))
     scan = helper.make_node(
         "Scan", [z_0, h_0, rates, middles], ["z_last", "h_last", "z_rows"], body=_build_cell(network), num_scan_inputs=2
     )
     graph.nodes.append(scan)
     codes = graph.add("Sub", "z_rows", z_0, output="motion_codes")
-    fixed = graph.add("Concat", face, level, axis=1)
-    frames = graph.add("Shape", "progress")
-    tiled = graph.add("Tile", fixed, graph.add("Concat", frames, graph.constant(np.array([1]), np.int64), axis=0))
+    factors = _add_reader(graph, network, face)
+    moved_dim = network.num_moved
+    now = graph.slice(factors, 0, moved_dim, axis=1)
+    fixed = graph.add("Concat", face, level, now, axis=1)
+    times = graph.add("Concat", graph.add("Shape", "progress"), graph.constant(np.array([1]), np.int64), axis=0)
+    tiled = graph.add("Tile", fixed, times)
     x = graph.add("Concat", graph.add("Mul", codes, graph.constant(network.code_scale)), phases, tiled, axis=1)
     x = graph.activate(graph.linear(network.fc0, x), 0.2, SQRT2)
     x = graph.activate(graph.linear(network.fc1, x), 0.2, SQRT2)
     x = graph.linear(network.fc2, x)
-    moved = graph.add("Unsqueeze", graph.add("Sub", x, graph.slice(x, 0, 1)), graph.constant(np.array([1]), np.int64))
+    reached = _add_clip(graph, network, graph.add("Add", now, graph.add("Sub", x, graph.slice(x, 0, 1))))
+    rest = graph.add("Tile", graph.slice(factors, moved_dim, END, axis=1), times)
+    w = _add_mapping(graph, network.mapping, graph.add("Concat", reached, rest, axis=1))
+    moved = graph.add("Unsqueeze", graph.add("Sub", w, graph.slice(w, 0, 1)), graph.constant(np.array([1]), np.int64))
     gates = graph.constant(network.row_gates.detach().numpy()[:, None])
     graph.add("Mul", moved, gates, output="delta_ws")
     inputs = [

@@ -103,7 +103,8 @@ JITTER = 0.12
 def apply_expression(
     params: Parameters, name: str, strength: float = 1.0, rng: np.random.Generator | None = None
 ) -> Parameters:
-    """Move a face towards an expression; strength 0 leaves it, 1 reaches the target, values are clipped to their ranges.
+    """Move a face towards an expression; strength 0 leaves it, 1 reaches the target, values are clipped to their
+    ranges.
 
     With `rng` each target is jittered. "neutral" changes nothing.
     """

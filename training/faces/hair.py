@@ -159,7 +159,8 @@ def draw_front(canvas: skia.Canvas, face: Face) -> None:
 
 
 def outline_beard(face: Face) -> skia.Path:
-    """Outline the hairy region: sideburns, along the cheeks to the corners of the mouth, a free field around the lips."""
+    """Outline the hairy region: sideburns, along the cheeks to the corners of the mouth, a free field around the
+    lips."""
     mouth, middle, y = face.mouth, face.features_x, face.features_y
     left, right = face.x - face.half_width - 8, face.x + face.half_width + 8
     reach = mouth.half_width + 9

@@ -1,7 +1,7 @@
 """The recurrent motion generator with its mapper: the paper's form, and ours that mends its weak spots.
 
-Plain PyTorch. Source: Hang et al. 2022 (arXiv 2208.05617), section 3; names as in the design notes: z_k, h_k, motion codes
-m_k = z_k − z_0, delta_ws Δ_k.
+Plain PyTorch. Source: Hang et al. 2022 (arXiv 2208.05617), section 3; names as in the design notes: z_k, h_k, motion
+codes m_k = z_k − z_0, delta_ws Δ_k.
 """
 
 import math
@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.networks.stylegan2 import SQRT2, FullyConnected
+from training.networks.stylegan2 import SQRT2, FactorMapping, FullyConnected
 
 TOTAL_STEP = 0.8
 """Sum of all recurrence steps of a video: r_k = 0.8 / T in the paper."""
 PAPER_DECAYS = ("const", "linear", "sqrt", "exp")
+CELL_SPEED = 4.0
+"""How much faster than the paper's our cell moves, so that weights of unit size reach far enough."""
 NUM_PHASES = 6
 
 
@@ -115,24 +117,43 @@ def phase_features(progress: Tensor) -> Tensor:
 class MotionNetwork(nn.Module):
     """Our motion generator: the paper's recurrence, driven by the phase, with a mapper that keeps the size of m_k.
 
-    Differences from the paper: steps follow the given progress, so any number of frames draws the same motion; the cell sees the
-    phase, so a wink can come back; h_0 starts from the sentence, the face and the intensity, with 0.01·noise on top; the mapper
-    divides m_k by a constant instead of its size, sees the face's embedding, and is zero at frame 0 by construction; one gate a
-    ws row says where motion lives.
+    Differences from the paper: steps follow the given progress, so any number of frames draws the same motion; the
+    cell sees the phase, so a wink can come back; h_0 starts from the sentence, the face and the intensity, with
+    0.01·noise on top. The mapper divides m_k by a constant instead of its size and is zero at frame 0 by
+    construction; it says how expression factors change and speaks through the generator's own mapping, which rendered
+    domains know, so that nothing but expressions can move. One gate a ws row says where motion lives.
     """
 
+    lows: Tensor
+    highs: Tensor
+
     def __init__(
-        self, embed_dim: int, num_ws: int, w_dim: int, h_dim: int = 384, hidden: int = 512, code_scale: float = 0.25
+        self,
+        mapping: FactorMapping,  # the generator's, frozen
+        lows: Tensor,  # [moved] ranges of the factors that may move, the first of a factor vector
+        highs: Tensor,  # [moved]
+        factor_dim: int,  # length of a factor vector
+        embed_dim: int,
+        num_ws: int,
+        h_dim: int = 384,
+        hidden: int = 512,
+        code_scale: float = 0.25,
     ) -> None:
         super().__init__()
-        self.embed_dim, self.h_dim, self.num_ws, self.w_dim, self.code_scale = embed_dim, h_dim, num_ws, w_dim, code_scale
+        self.mapping = mapping
+        self.embed_dim, self.h_dim, self.num_ws, self.code_scale = embed_dim, h_dim, num_ws, code_scale
+        self.w_dim, self.num_moved = mapping.fc1.weight.shape[0], len(lows)
+        self.register_buffer("lows", lows)
+        self.register_buffer("highs", highs)
         self.start = FullyConnected(2 * embed_dim + 1, h_dim)
         self.a = FullyConnected(embed_dim + NUM_PHASES, h_dim)
         self.b = FullyConnected(2 * h_dim, embed_dim)
         self.c = FullyConnected(2 * h_dim, h_dim)
-        self.fc0 = FullyConnected(2 * embed_dim + NUM_PHASES + 1, hidden)
+        self.read0 = FullyConnected(embed_dim, hidden)
+        self.read1 = FullyConnected(hidden, factor_dim)
+        self.fc0 = FullyConnected(2 * embed_dim + NUM_PHASES + 1 + self.num_moved, hidden)
         self.fc1 = FullyConnected(hidden, hidden)
-        self.fc2 = FullyConnected(hidden, w_dim)
+        self.fc2 = FullyConnected(hidden, self.num_moved)
         self.row_gates = nn.Parameter(torch.ones(num_ws))
 
     def forward(
@@ -140,34 +161,71 @@ class MotionNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Run the frames at the given progress.
 
-        Shapes: text_embed, image_embed [N,embed_dim], noise [N,h_dim] standard normal, intensity [N] in [0,2], progress [N,T] rising
-        from 0 within [0,1] → delta_ws [N,T,num_ws,w_dim] with Δ_0 = 0 exactly, motion_codes [N,T,embed_dim].
+        Shapes: text_embed, image_embed [N,embed_dim], noise [N,h_dim] standard normal, intensity [N] in [0,2],
+        progress [N,T] rising from 0 within [0,1] → delta_ws [N,T,num_ws,w_dim] with Δ_0 = 0 exactly,
+        motion_codes [N,T,embed_dim].
+        """
+        codes = self.recur(text_embed, image_embed, noise, intensity, progress)
+        factors = self.read(image_embed)
+        change = self.change(codes, image_embed, factors, intensity, progress)
+        return self.map(factors, change), codes
+
+    def recur(
+        self, text_embed: Tensor, image_embed: Tensor, noise: Tensor, intensity: Tensor, progress: Tensor
+    ) -> Tensor:
+        """Run the recurrence.
+
+        Shapes: as `forward` → motion_codes [N,T,embed_dim].
         """
         unit = math.sqrt(self.embed_dim)  # embeddings have unit norm; layers want unit components
-        face, level = image_embed * unit, intensity[:, None]
         z_0 = (text_embed + image_embed) * unit
-        h = self.start(torch.cat([text_embed * unit, face, level], 1)) + 0.01 * noise
+        h = self.start(torch.cat([text_embed * unit, image_embed * unit, intensity[:, None]], 1)) + 0.01 * noise
         phases = phase_features(progress)
         z, codes = z_0, [torch.zeros_like(z_0)]
         for k in range(1, progress.shape[1]):
-            rate = (TOTAL_STEP * (progress[:, k] - progress[:, k - 1]))[:, None]
+            rate = (TOTAL_STEP * CELL_SPEED * (progress[:, k] - progress[:, k - 1]))[:, None]
             middle = 0.5 * (phases[:, k] + phases[:, k - 1])
             u = torch.cat([F.leaky_relu(self.a(torch.cat([z, middle], 1))), h], 1)
-            z, h = z + rate * F.leaky_relu(self.b(u)) * 4, h + rate * F.leaky_relu(self.c(u)) * 4
+            z, h = z + rate * F.leaky_relu(self.b(u)), h + rate * F.leaky_relu(self.c(u))
             codes.append(z - z_0)
-        motion_codes = torch.stack(codes, 1)
-        return self.map(motion_codes, face, level, phases), motion_codes
+        return torch.stack(codes, 1)
 
-    def map(self, motion_codes: Tensor, face: Tensor, level: Tensor, phases: Tensor) -> Tensor:
-        """Give delta_ws of motion codes: M(m_k, phase) − M(0, 0), so that a still code is a still face.
+    def read(self, image_embed: Tensor) -> Tensor:
+        """Read the face's factor vector from its embedding.
 
-        Shapes: motion_codes [N,T,embed_dim], face [N,embed_dim], level [N,1], phases [N,T,NUM_PHASES] → [N,T,num_ws,w_dim].
+        Shapes: [N,embed_dim] → [N,factor_dim]; the factors that may move are clipped to their ranges.
+        """
+        x = F.leaky_relu(self.read0(image_embed * math.sqrt(self.embed_dim)), 0.2) * SQRT2
+        factors = self.read1(x)
+        moved = torch.maximum(torch.minimum(factors[:, : self.num_moved], self.highs), self.lows)
+        return torch.cat([moved, factors[:, self.num_moved :]], 1)
+
+    def change(
+        self, motion_codes: Tensor, image_embed: Tensor, factors: Tensor, intensity: Tensor, progress: Tensor
+    ) -> Tensor:
+        """Say how the factors change: M(m_k, phase) − M(0, 0), within the factors' ranges.
+
+        Shapes: motion_codes [N,T,embed_dim], factors [N,factor_dim] → [N,T,moved], zero at frame 0.
         """
         frames = motion_codes.shape[1]
-        fixed = torch.cat([face, level], 1)[:, None].expand(-1, frames, -1)
-        moved = self._layers(torch.cat([motion_codes * self.code_scale, phases, fixed], 2))
-        still = self._layers(torch.cat([torch.zeros_like(motion_codes[:, :1]), torch.zeros_like(phases[:, :1]), fixed[:, :1]], 2))
-        return (moved - still)[:, :, None] * self.row_gates[:, None]
+        phases, now = phase_features(progress), factors[:, : self.num_moved]
+        fixed = torch.cat([image_embed * math.sqrt(self.embed_dim), intensity[:, None], now], 1)[:, None]
+        moved = self._layers(torch.cat([motion_codes * self.code_scale, phases, fixed.expand(-1, frames, -1)], 2))
+        still = self._layers(
+            torch.cat([torch.zeros_like(motion_codes[:, :1]), torch.zeros_like(phases[:, :1]), fixed], 2)
+        )
+        reached = now[:, None] + (moved - still)
+        return torch.maximum(torch.minimum(reached, self.highs), self.lows) - now[:, None]
+
+    def map(self, factors: Tensor, change: Tensor) -> Tensor:
+        """Give delta_ws: what the generator's mapping makes of the changed factors, less what it makes of the face.
+
+        Shapes: factors [N,factor_dim], change [N,T,moved] → [N,T,num_ws,w_dim].
+        """
+        still = factors[:, None].expand(-1, change.shape[1], -1)
+        moved = torch.cat([still[..., : self.num_moved] + change, still[..., self.num_moved :]], 2)
+        w = self.mapping(moved.flatten(0, 1)).unflatten(0, change.shape[:2])
+        return (w - self.mapping(factors)[:, None])[:, :, None] * self.row_gates[:, None]
 
     def _layers(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(self.fc0(x), 0.2) * SQRT2

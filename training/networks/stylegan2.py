@@ -1,10 +1,11 @@
 """StyleGAN2 in its fast form: activations are modulated, convolution weights stay constant, outputs are demodulated.
 
-The mathematics is the plain skip generator's (Karras et al. 2020); scaling the input by s and the output by rsqrt(s² · ΣW²) equals
-modulating and demodulating the weights, keeps the batch dynamic and lets a runtime pre-pack the weights.
+The mathematics is the plain skip generator's (Karras et al. 2020); scaling the input by s and the output by rsqrt(s²
+· ΣW²) equals modulating and demodulating the weights, keeps the batch dynamic and lets a runtime pre-pack the weights.
 The mapping here is for rendered domains: its input is a factor vector. No file formats here.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -128,7 +129,7 @@ class SynthesisNetwork(nn.Module):
         self.conv1 = SynthesisLayer(channels[0], channels[0], w_dim)
         self.torgb = ToRGB(channels[0], w_dim)
         self.blocks = nn.ModuleList(
-            SynthesisBlock(before, after, w_dim) for before, after in zip(channels[:-1], channels[1:], strict=True)
+            SynthesisBlock(before, after, w_dim) for before, after in itertools.pairwise(channels)
         )
         self.register_buffer("upsample", blur_kernel(4.0).repeat(3, 1, 1, 1), persistent=False)
 
@@ -160,7 +161,8 @@ class SynthesisNetwork(nn.Module):
 
 
 class FactorFeatures(nn.Module):
-    """Fixed features of a factor vector: raw values, Gaussian bumps for expression factors, sines for identity factors."""
+    """Fixed features of a factor vector: raw values, Gaussian bumps for expression factors, sines for identity
+    factors."""
 
     def __init__(self, lows: Tensor, highs: Tensor, num_expression: int, num_options: int, bumps: int = 8) -> None:
         """`lows`, `highs` [continuous]: ranges of the factor vector's continuous part, expression factors first."""

@@ -1,0 +1,200 @@
+"""Writes a trained run as a bundle: exports every graph, compares it with PyTorch in ONNX Runtime, adds card and
+manifest.
+
+Raises ParityError before anything is written when a graph and its PyTorch original disagree.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from model.bundle.writer import write_bundle
+from training.export.card import write_card
+from training.export.graphs import OPSET, IdentityGraph, MappingGraph, SynthesisGraph, export_module
+from training.export.motion_graph import build_motion_graph
+from training.export.text import export_text_tower
+from training.faces.parameters import Z_DIM
+from training.networks.encoder import ImageTower, WPlusEncoder
+from training.networks.motion import MotionNetwork
+from training.networks.stylegan2 import Generator
+from training.networks.text import MAX_TOKENS, TextTower
+
+FPS = 24
+TOLERANCE = 1e-4
+SYNTHESIS_TOLERANCE = 1.0  # a rounding's worth of uint8
+EXPRESSIONS = (
+    *("smiling", "angry", "sad", "surprised", "closing eyes", "winking", "opening mouth", "pouting"),
+    *("laughing", "shocked", "blinking", "raising eyebrows", "frowning", "skeptical", "sleepy", "disgusted"),
+    *("looking left", "looking right", "looking up", "looking down", "blushing"),
+)
+PRESETS = (
+    *("smiling", "laughing out loud", "winking", "surprised", "angry", "sad", "pouting", "closing eyes"),
+    *("opening mouth", "blinks, then smiles", "smiles, then winks", "looks left, then looks right"),
+)
+
+
+class ParityError(RuntimeError):
+    """A graph does not compute what PyTorch computes."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The trained networks of one domain."""
+
+    generator: Generator
+    encoder: WPlusEncoder
+    tower: ImageTower
+    motion: MotionNetwork
+    text: TextTower
+    tokenizer: Tokenizer
+
+
+def run_graph(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
+    """Run a graph on one thread and give its first output."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, inputs)[0])
+
+
+def compare(name: str, given: np.ndarray, wanted: Tensor, tolerance: float) -> float:
+    """Give the largest absolute difference.
+
+    Raises: ParityError when it is above the tolerance or the shapes differ.
+    """
+    expected = wanted.numpy()
+    if given.shape != expected.shape:
+        raise ParityError(f"{name}: ONNX Runtime gives the shape {given.shape}, PyTorch {expected.shape}")
+    difference = float(np.abs(given.astype(np.float64) - expected.astype(np.float64)).max())
+    if not difference <= tolerance:
+        raise ParityError(f"{name}: ONNX Runtime is {difference:.3g} off PyTorch; at most {tolerance:.3g} is allowed")
+    return difference
+
+
+def export_motion(network: MotionNetwork, rng: np.random.Generator) -> tuple[onnx.ModelProto, float]:
+    """Export the motion network and compare it at several numbers of frames, evenly spread and not."""
+    graph = build_motion_graph(network, OPSET)
+    worst = 0.0
+    for frames in (1, 2, 17, 100):
+        progress = np.sort(np.concatenate([[0.0], rng.random(frames - 1)])).astype(np.float32)
+        embeds = rng.standard_normal((2, network.embed_dim), dtype=np.float32)
+        text, face = embeds / np.linalg.norm(embeds, axis=1, keepdims=True)
+        noise = rng.standard_normal((1, network.h_dim), dtype=np.float32)
+        intensity = np.array([1.3], np.float32)
+        tensors = [torch.from_numpy(a) for a in (text[None], face[None], noise, intensity, progress[None])]
+        wanted, _ = network(*tensors)
+        given = run_graph(
+            graph, text_embed=text[None], image_embed=face[None], noise=noise, intensity=intensity, progress=progress
+        )
+        worst = max(worst, compare("motion", given, wanted[0], TOLERANCE))
+    return graph, worst
+
+
+@torch.no_grad()
+def export_graphs(parts: Parts, seed: int = 0) -> tuple[dict[str, bytes], dict[str, dict[str, Any]]]:
+    """Export all graphs but the text tower's.
+
+    Returns: file name → bytes, and graph → the largest difference that was seen.
+    """
+    rng = np.random.default_rng(seed)
+    generator = parts.generator.eval()
+    resolution = generator.synthesis.resolution
+    z = torch.from_numpy(rng.standard_normal((5, Z_DIM), dtype=np.float32))
+    psi = torch.tensor([0.8])
+    mapping = MappingGraph(generator).eval()
+    ws = mapping(z, psi).contiguous()
+    image = torch.from_numpy(rng.uniform(-1, 1, (3, 3, resolution, resolution)).astype(np.float32))
+    image[:2] = generator.synthesis(ws[:2]).clamp(-1, 1)
+
+    synthesis_graph = export_module(SynthesisGraph(generator), (ws[:2],), ["ws"], "frames")
+    drawn = ((generator.synthesis(ws).clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1)
+    files = {"synthesis.onnx": synthesis_graph.SerializeToString()}
+    difference = compare("synthesis", run_graph(synthesis_graph, ws=ws.numpy()), drawn, SYNTHESIS_TOLERANCE)
+    parity: dict[str, dict[str, Any]] = {"synthesis": {"max_abs": difference, "unit": "uint8"}}
+
+    mapping_graph = export_module(mapping, (z[:2], psi), ["z", "truncation_psi"], "ws")
+    files["mapping.onnx"] = mapping_graph.SerializeToString()
+    given = run_graph(mapping_graph, z=z.numpy(), truncation_psi=psi.numpy())
+    parity["mapping"] = {"max_abs": compare("mapping", given, ws, TOLERANCE)}
+
+    identity = IdentityGraph(parts.encoder.trunk, parts.encoder.head)
+    named = (("encoder", parts.encoder, "ws"), ("image", parts.tower, "image_embed"), ("quality", identity, "identity"))
+    for name, module, output in named:
+        graph = export_module(module.eval(), (image[:2],), ["image"], output)
+        files[f"{name}.onnx"] = graph.SerializeToString()
+        difference = compare(name, run_graph(graph, image=image.numpy()), module(image), TOLERANCE)
+        parity[name] = {"max_abs": difference}
+
+    motion_graph, difference = export_motion(parts.motion.eval(), rng)
+    files["motion.onnx"] = motion_graph.SerializeToString()
+    parity["motion"] = {"max_abs": difference}
+    return files, parity
+
+
+def export_bundle(
+    parts: Parts,
+    directory: Path,
+    *,
+    bundle_id: str,
+    domain: str,
+    version: str,
+    made_by: Mapping[str, Any],
+    figures: Mapping[str, Any],
+) -> Path:
+    """Export everything and write the bundle, all or nothing.
+
+    `figures` are what was measured on held-out data; they go into the manifest and the card.
+
+    Raises: ParityError.
+    """
+    for module in (parts.generator, parts.encoder, parts.tower, parts.motion, parts.text):
+        module.requires_grad_(False)
+    blobs, parity = export_graphs(parts)
+    synthesis = parts.generator.synthesis
+    with tempfile.TemporaryDirectory() as folder:
+        text_path = Path(folder) / "text.onnx"
+        difference = export_text_tower(parts.text, text_path)
+        if not difference <= TOLERANCE:
+            raise ParityError(f"text: ONNX Runtime is {difference:.3g} off PyTorch; {TOLERANCE:.3g} is allowed")
+        blobs["text.onnx"] = text_path.read_bytes()
+    parity["text"] = {"max_abs": difference}
+    files = {
+        **blobs,
+        "tokenizer.json": parts.tokenizer.to_str().encode(),
+        "README.md": write_card(bundle_id, domain, synthesis.resolution, made_by, figures, parity).encode(),
+    }
+    fields = {
+        "id": bundle_id,
+        "version": version,
+        "domain": domain,
+        "kind": "rendered",
+        "resolution": synthesis.resolution,
+        "num_ws": synthesis.num_ws,
+        "w_dim": synthesis.w_dim,
+        "z_dim": Z_DIM,
+        "embed_dim": parts.motion.embed_dim,
+        "h_dim": parts.motion.h_dim,
+        "fps": FPS,
+        "opset": OPSET,
+        "input_resolution": synthesis.resolution,
+        "max_tokens": MAX_TOKENS,
+        "graphs": {name: f"{name}.onnx" for name in (*parity,)},
+        "tokenizer": "tokenizer.json",
+        "expressions": list(EXPRESSIONS),
+        "presets": list(PRESETS),
+        "detector": None,
+        "parity": parity,
+        "license": "Apache-2.0",
+        "made_by": {**made_by, "measured": dict(figures)},
+        "card": "README.md",
+    }
+    return write_bundle(directory, fields, files)

@@ -1,0 +1,301 @@
+"""A training run's folder and its stages in order: each resumes where it stopped and is skipped when finished.
+
+RUN/renders… pools · RUN/generator, encoder, text, embedding, inversion, motion: one folder a stage · RUN/features.pt
+stored features.
+"""
+
+import copy
+import dataclasses
+import json
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.embedding import EmbeddingStage, Features, store_features
+from training.encoder import (
+    FactorStage,
+    Inversion,
+    InversionStage,
+    build_factor_head,
+    build_trunk,
+    build_wplus_encoder,
+)
+from training.generator import GeneratorStage, build_generator, measure_w_avg
+from training.loop import CHECKPOINT, Report, Stage, is_finished, load_ema, train, write_atomically
+from training.networks.encoder import FactorHead, ImageTower, Trunk
+from training.networks.motion import MotionNetwork
+from training.networks.stylegan2 import Generator
+from training.recipes import Recipe
+from training.renders import Pool, open_pool, render_pool
+
+HELD_OUT_FEATURES = 256
+
+
+class MissingStageError(RuntimeError):
+    """A stage needs another one first."""
+
+
+def take_part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Give the weights below a prefix, without it."""
+    return {name[len(prefix) + 1 :]: value for name, value in weights.items() if name.startswith(prefix + ".")}
+
+
+class Run:
+    """One recipe in one folder."""
+
+    def __init__(self, recipe: Recipe, folder: Path, report: Report = print) -> None:
+        self.recipe, self.folder, self.report = recipe, folder, report
+
+    # --- stages, in order -----------------------------------------------------------------------------------
+
+    def renders(self) -> None:
+        """Render the three pools."""
+        recipe, size = self.recipe.renders, self.recipe.resolution
+        pools = (
+            ("renders-held", recipe.held_out, recipe.held_out_seed, "varied"),
+            ("renders", recipe.count, recipe.seed, "varied"),
+            ("renders-expressed", recipe.expressed, recipe.expressed_seed, "expressed"),
+        )
+        for name, count, seed, kind in pools:
+
+            def tell(done: int, total: int, name: str = name) -> None:
+                if done == total or done % 5000 == 0:
+                    self.report(f"{name}: {done}/{total} pictures")
+
+            render_pool(self.folder / name, count=count, size_px=size, seed=seed, kind=kind, progress=tell)
+
+    def generator(self) -> None:
+        """Train the generator."""
+        recipe = self.recipe.generator
+        steps = sum(phase.steps for phase in recipe.phases)
+        self._train("generator", steps, recipe, lambda: GeneratorStage(recipe, self.pool(), self.held_out_pool()))
+
+    def encoder(self) -> None:
+        """Train trunk and factor head."""
+        recipe = self.recipe.encoder
+        self._train("encoder", recipe.steps, recipe, lambda: FactorStage(recipe, self.pool(), self.held_out_pool()))
+
+    def language(self) -> None:
+        """Train the text tower."""
+        from training import language, lessons
+
+        settings = lessons.SMOKE if self.recipe.language == "smoke" else lessons.LanguageSettings()
+        language.run(self.folder / "text", settings, self.report)
+
+    def embedding(self) -> None:
+        """Train the image tower's head beside the locked text tower."""
+        recipe = self.recipe.embedding
+        self._train("embedding", recipe.steps, recipe, self._build_embedding_stage)
+
+    def inversion(self) -> None:
+        """Train the W+ residual through the generator."""
+        recipe = self.recipe.inversion
+        self._train("inversion", recipe.steps, recipe, self._build_inversion_stage)
+
+    def motion(self) -> None:
+        """Train the motion network against the teacher."""
+        recipe = self.recipe.motion
+        self._train("motion", recipe.steps, recipe, self._build_motion_stage)
+
+    def export(self, directory: Path) -> Path:
+        """Write the bundle."""
+        from training.export.bundle import Parts, export_bundle
+
+        trunk, head = self.load_trunk()
+        generator = self.load_generator()
+        encoder = build_wplus_encoder(Inversion(trunk, copy.deepcopy(head), generator))
+        encoder.load_state_dict(self._load("inversion", "encoder"))
+        text, tokenizer = self.load_text()
+        parts = Parts(generator, encoder, self.load_tower(trunk), self.load_motion(generator), text, tokenizer)
+        made_by = {"recipe": self.recipe.name, "version": read_version(), "steps": self.count_steps()}
+        path = export_bundle(
+            parts,
+            directory,
+            bundle_id=self.recipe.domain,
+            domain=self.recipe.domain,
+            version=self.recipe.version,
+            made_by=made_by,
+            figures=self.read_figures(),
+        )
+        self.report(f"export: {path} ({sum(file.stat().st_size for file in path.iterdir()) / 1e6:.1f} MB)")
+        return path
+
+    def all(self, directory: Path) -> Path:
+        """Run every stage that is not finished, then export."""
+        for stage in (
+            self.renders,
+            self.generator,
+            self.encoder,
+            self.language,
+            self.embedding,
+            self.inversion,
+            self.motion,
+        ):
+            stage()
+        return self.export(directory)
+
+    # --- what stages left behind ----------------------------------------------------------------------------
+
+    def pool(self) -> Pool:
+        """Open the training pool."""
+        return self._open("renders")
+
+    def held_out_pool(self) -> Pool:
+        """Open the held-out pool."""
+        return self._open("renders-held")
+
+    def load_generator(self) -> Generator:
+        """Load the averaged generator, with w_avg measured."""
+        generator = build_generator(self.recipe.generator)
+        generator.load_state_dict(self._load("generator", "generator"))
+        measure_w_avg(generator, torch.tensor(self._open("renders-expressed").factors[0:2000:2]))
+        return generator.eval()
+
+    def load_trunk(self) -> tuple[Trunk, FactorHead]:
+        """Load the averaged trunk and factor head."""
+        trunk, head = build_trunk(self.recipe.encoder), build_factor_head(self.recipe.encoder)
+        trunk.load_state_dict(self._load("encoder", "trunk"))
+        head.load_state_dict(self._load("encoder", "head"))
+        return trunk.eval(), head.eval()
+
+    def load_tower(self, trunk: Trunk) -> ImageTower:
+        """Load the image tower on a trained trunk."""
+        tower = ImageTower(trunk, self.recipe.embed_dim)
+        tower.hidden.load_state_dict(self._load("embedding", "hidden"))
+        tower.out.load_state_dict(self._load("embedding", "out"))
+        return tower.eval()
+
+    def load_motion(self, generator: Generator) -> MotionNetwork:
+        """Load the averaged motion network."""
+        from training.motion import build_motion_network
+
+        # a copy: the saved network carries the mapping it was trained with, which is the generator's own
+        mapping, num_ws = copy.deepcopy(generator.mapping), generator.synthesis.num_ws
+        network = build_motion_network(self.recipe.motion, mapping, self.recipe.embed_dim, num_ws)
+        network.load_state_dict(self._load("motion", "motion"))
+        return network.eval()
+
+    def load_text(self) -> tuple[Any, Any]:
+        """Load the text tower and its tokenizer."""
+        from training import language
+
+        try:
+            return language.load_text_tower(self.folder / "text")
+        except FileNotFoundError as error:
+            raise MissingStageError(f"{error}") from error
+
+    def embed_texts(self) -> Callable[[Sequence[str]], Tensor]:
+        """Give the locked text tower as a function from sentences to τ."""
+        from training import language
+
+        tower, tokenizer = self.load_text()
+        return lambda texts: language.embed_texts(tower, tokenizer, texts)
+
+    def features(self) -> dict[str, Features]:
+        """Give stored features of the three pools, made anew when the trunk is younger than they are."""
+        path, trunk_path = self.folder / "features.pt", self.folder / "encoder" / CHECKPOINT
+        if not path.exists() or path.stat().st_mtime < trunk_path.stat().st_mtime:
+            trunk, _ = self.load_trunk()
+            limit = self.recipe.renders.features
+            pool, expressed, held = self.pool(), self._open("renders-expressed"), self.held_out_pool()
+            varied = Pool(pool.pictures[:limit], pool.factors[:limit])
+            few = Pool(held.pictures[:HELD_OUT_FEATURES], held.factors[:HELD_OUT_FEATURES])
+            stored = {
+                "varied": store_features(trunk, varied, spoilt=True),
+                "expressed": store_features(trunk, expressed, spoilt=True),
+                "held_out": store_features(trunk, few, spoilt=False),
+            }
+            plain = {name: tuple(part) for name, part in stored.items()}
+            write_atomically(path, lambda target: torch.save(plain, target))
+        loaded = torch.load(path, weights_only=True)
+        return {name: Features(*part) for name, part in loaded.items()}
+
+    def count_steps(self) -> dict[str, int]:
+        """Give the steps that each stage has done."""
+        names = ("generator", "encoder", "embedding", "inversion", "motion")
+        return {name: self._steps_done(name) for name in names}
+
+    def read_figures(self) -> dict[str, float]:
+        """Give each stage's last held-out figures."""
+        wanted = {
+            "generator": ("explained", "psnr_db"),
+            "encoder": ("r2_expression", "r2_identity", "options"),
+            "embedding": ("top1",),
+            "inversion": ("psnr_db",),
+            "motion": ("error_moving", "error_still"),
+        }
+        figures: dict[str, float] = {}
+        for stage, names in wanted.items():
+            lines = (self.folder / stage / "stats.jsonl").read_text().splitlines()
+            held = [record for record in map(json.loads, lines) if any(key.startswith("held_") for key in record)]
+            figures |= {f"{stage}.{name}": float(held[-1][f"held_{name}"]) for name in names}
+        return figures
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _train(self, name: str, steps: int, recipe: Any, build: Callable[[], Stage]) -> None:
+        folder = self.folder / name
+        if is_finished(folder, steps):
+            self.report(f"{name}: finished before")
+            return
+        options = dataclasses.asdict(recipe)
+        train(
+            build(),
+            folder,
+            options,
+            report=self.report,
+            log_every=self.recipe.log_every,
+            evaluate_every=self.recipe.evaluate_every,
+        )
+
+    def _build_embedding_stage(self) -> EmbeddingStage:
+        trunk, _ = self.load_trunk()
+        stored = self.features()
+        tower = ImageTower(trunk, self.recipe.embed_dim)
+        return EmbeddingStage(self.recipe.embedding, tower, self.embed_texts(), **stored)
+
+    def _build_inversion_stage(self) -> InversionStage:
+        trunk, head = self.load_trunk()
+        parts = Inversion(trunk, head, self.load_generator())
+        return InversionStage(self.recipe.inversion, parts, self.pool(), self.held_out_pool())
+
+    def _build_motion_stage(self) -> Stage:
+        from training.motion import MotionStage
+
+        trunk, _ = self.load_trunk()
+        generator, stored = self.load_generator(), self.features()
+        faces = [stored["expressed"], stored["varied"]]
+        tower = self.load_tower(trunk)
+        num_ws = generator.synthesis.num_ws
+        return MotionStage(self.recipe.motion, generator.mapping, tower, self.embed_texts(), faces, num_ws)
+
+    def _open(self, name: str) -> Pool:
+        try:
+            return open_pool(self.folder / name)
+        except FileNotFoundError as error:
+            raise MissingStageError(f"{self.folder / name} is missing: run the renders stage first") from error
+
+    def _load(self, stage: str, part: str) -> dict[str, Tensor]:
+        try:
+            return take_part(load_ema(self.folder / stage), part)
+        except FileNotFoundError as error:
+            raise MissingStageError(f"{self.folder / stage} has no checkpoint: run the {stage} stage first") from error
+
+    def _steps_done(self, stage: str) -> int:
+        return int(torch.load(self.folder / stage / CHECKPOINT, map_location="cpu", weights_only=True)["step"])
+
+
+def read_version() -> str:
+    """Give the program's version, from the installation or the project file."""
+    project = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    with project.open("rb") as file:
+        return str(tomllib.load(file)["project"]["version"])
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Count a module's parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
