@@ -91,7 +91,7 @@ class MotionRecipe:
     hidden: int = 384
     steps: int = 6000
     batch: int = 64
-    captions: int = 40_000
+    captions: int = 24_000
     frames: tuple[int, int] = (8, 20)  # fewest, most + 1
     text_noise: float = 0.25
     face_noise: float = 0.1

@@ -173,10 +173,13 @@ class Run:
         """Load the averaged motion network."""
         from training.motion import build_motion_network
 
-        # a copy: the saved network carries the mapping it was trained with, which is the generator's own
+        # the mapping is always the generator's, not the one that was saved along
         mapping, num_ws = copy.deepcopy(generator.mapping), generator.synthesis.num_ws
         network = build_motion_network(self.recipe.motion, mapping, self.recipe.embed_dim, num_ws)
-        network.load_state_dict(self._load("motion", "motion"))
+        learnt = {
+            name: value for name, value in self._load("motion", "motion").items() if not name.startswith("mapping.")
+        }
+        network.load_state_dict(network.state_dict() | learnt)
         return network.eval()
 
     def load_text(self) -> tuple[Any, Any]:

@@ -27,7 +27,9 @@ def draw_nose(canvas: skia.Canvas, face: Face) -> None:
         ("Z",),
     )
     fill(canvas, shadow, colors.shade, 0.34, blur=2.5)
-    wings = path(("M", x - width, y + 0.5), ("C", x - width * 0.7, y + 6.5, x + width * 0.7, y + 6.5, x + width, y + 0.5))
+    wings = path(
+        ("M", x - width, y + 0.5), ("C", x - width * 0.7, y + 6.5, x + width * 0.7, y + 6.5, x + width, y + 0.5)
+    )
     stroke(canvas, wings, colors.line, 2.6, 0.62)
     fill(canvas, oval(x, y - 3, 4.2, 3.4), colors.light, 0.65, blur=2)
 

@@ -51,8 +51,19 @@ def draw_ears(canvas: skia.Canvas, face: Face) -> None:
     colors, y = face.colors, face.features_y + 8
     for side in (-1, 1):
         x = face.x + side * (face.half_width - 1) - 6 * face.yaw
-        fill(canvas, oval(x, y, 10, 15), colors.skin, shader=radial((x - side * 4, y - 4), 18, [colors.skin, colors.shade]))
-        stroke(canvas, path(("M", x + side * 3, y - 7), ("Q", x + side * 7, y, x + side, y + 7)), colors.shade * 0.85, 2, 0.8)
+        fill(
+            canvas,
+            oval(x, y, 10, 15),
+            colors.skin,
+            shader=radial((x - side * 4, y - 4), 18, [colors.skin, colors.shade]),
+        )
+        stroke(
+            canvas,
+            path(("M", x + side * 3, y - 7), ("Q", x + side * 7, y, x + side, y + 7)),
+            colors.shade * 0.85,
+            2,
+            0.8,
+        )
 
 
 def draw_head(canvas: skia.Canvas, face: Face) -> None:
@@ -65,7 +76,13 @@ def draw_head(canvas: skia.Canvas, face: Face) -> None:
     with clipped(canvas, head):
         dark_side = -1 if params["light"] > 0 else 1
         strength = 0.20 + 0.25 * abs(params["light"])
-        fill(canvas, oval(face.x + dark_side * (face.half_width + 6), face.y + 14, 22, 76), colors.shade, strength, blur=11)
+        fill(
+            canvas,
+            oval(face.x + dark_side * (face.half_width + 6), face.y + 14, 22, 76),
+            colors.shade,
+            strength,
+            blur=11,
+        )
         fill(canvas, oval(face.x, face.y + face.chin + 5, 40, 12), colors.shade, 0.45, blur=8)
         blush = rgb(0.95, 0.36, 0.36) if colors.tone > 1.6 else rgb(0.62, 0.2, 0.18)
         cheek_x, cheek_y = 35 + 1.5 * params["eye_gap"], face.features_y + 33 - 3 * face.smile
