@@ -11,7 +11,6 @@ import pytest
 from tests.servers import QueueServer
 from tests.worker.workplace import Workplace
 
-
 DATABASES = itertools.cycle(range(1, 16))
 
 
