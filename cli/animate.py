@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from model.animator import Animator
-    from worker.video import VideoFacts
+    from worker.events import VideoFacts
 
 MAX_SEED = 2**32 - 1
 

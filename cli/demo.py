@@ -10,7 +10,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,15 +90,13 @@ def _running_service(url: str | None) -> Iterator[str]:
     from services.launcher import embedded_service
     from services.settings import load_settings
 
-    with tempfile.TemporaryDirectory(prefix="animato-demo-") as folder:
-        settings = load_settings().model_copy(update={"data_dir": Path(folder), "host": "127.0.0.1", "port": 0})
+    with tempfile.TemporaryDirectory(prefix="animato-demo-") as folder, ExitStack() as stack:
+        own = {"data_dir": Path(folder), "host": "127.0.0.1", "port": 0, "database_url": "", "storage_url": ""}
+        settings = load_settings().model_copy(update=own)
+        settings.model_fields_set.discard("redis_url")  # a queue server of its own, whatever the environment names
         with err().status("Starting the service: queue, API, worker"):
-            service = embedded_service(settings)
-            base_url = service.__enter__()
-        try:
-            yield base_url
-        finally:
-            service.__exit__(None, None, None)
+            base_url = stack.enter_context(embedded_service(settings))
+        yield base_url
 
 
 def run_job(base_url: str, picture: Path, fields: dict[str, str], video: Path) -> dict[str, Any]:

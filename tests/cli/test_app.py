@@ -7,6 +7,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 from tests.cli.conftest import Run
@@ -107,3 +109,38 @@ def test_doctor_refuses_a_damaged_bundle(animato: Run, tiny_bundle: Path, tmp_pa
     finding = next(finding for finding in json.loads(ran.stdout) if finding["name"] == "bundles")
     assert finding["state"] == "missing"
     assert "motion.onnx" in finding["found"]
+
+
+def test_demo_without_a_service_or_a_face_is_1(animato: Run, face: Path, tmp_path: Path) -> None:
+    ran = animato("demo", "--url", "http://127.0.0.1:1", "--image", face)
+    assert ran.returncode == 1
+    assert "does not answer" in ran.stderr
+    ran = animato("demo", ANIMATO_SAMPLES_DIR=str(tmp_path / "none"))
+    assert ran.returncode == 1
+    assert "--image" in ran.stderr
+
+
+def test_demo_repeats_the_service_s_own_words(animato: Run, face: Path, tmp_path: Path) -> None:
+    """A server that is no animato, and one that refuses with a problem document."""
+
+    class Refusal(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.dumps(
+                {"code": "image-too-small", "detail": "The picture is tiny.", "hint": "Send a larger one."}
+            )
+            self.send_response(422)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        ran = animato("demo", "--url", f"http://127.0.0.1:{server.server_port}", "--image", face)
+        server.shutdown()
+    assert ran.returncode == 1
+    assert "The picture is tiny." in ran.stderr
+    assert "Send a larger one." in ran.stderr
+    assert not (tmp_path / "out").exists()

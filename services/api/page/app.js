@@ -326,6 +326,7 @@ async function reopen(id) {
     follow(job, { curl: known?.curl ?? null, prompt: known?.prompt ?? job.input.prompt });
   } catch (error) {
     history.replaceState(null, "", location.pathname);
+    if (!face) $("samples").firstElementChild?.click();
     showProblem(error);
   }
 }
@@ -387,9 +388,7 @@ addEventListener("drop", (event) => {
   document.body.classList.remove("dropping");
   chooseFile(event.dataTransfer.files[0]);
 });
-addEventListener("paste", (event) => {
-  chooseFile(event.clipboardData?.files[0]);
-});
+addEventListener("paste", (event) => chooseFile(event.clipboardData?.files[0]));
 addEventListener("hashchange", () => location.hash.length > 1 && reopen(location.hash.slice(1)));
 
 showFace();
