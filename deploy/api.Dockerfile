@@ -46,8 +46,10 @@ COPY model/__init__.py model/errors.py model/
 COPY model/bundle model/bundle
 COPY services services
 COPY deploy/check_api.py deploy/check_api.py
-# Byte code now: the file system is read-only later.
-RUN python -m compileall -q /app
+# Byte code now: the file system is read-only later. A named user: Celery takes an id without a name for root.
+RUN python -m compileall -q /app \
+    && groupadd --gid 10001 animato \
+    && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin animato
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=40s --retries=3 CMD ["python", "deploy/check_api.py"]

@@ -44,8 +44,10 @@ COPY services/*.py services/
 COPY services/jobs services/jobs
 COPY worker worker
 COPY deploy/check_worker.py deploy/check_worker.py
-# Byte code now: the file system is read-only later.
-RUN python -m compileall -q /app
+# Byte code now: the file system is read-only later. A named user: Celery takes an id without a name for root.
+RUN python -m compileall -q /app \
+    && groupadd --gid 10001 animato \
+    && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin animato
 USER 10001:10001
 EXPOSE 9100
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "deploy/check_worker.py"]
