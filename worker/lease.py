@@ -180,6 +180,5 @@ class LeaseKeeper:
         self._store.report(self._lease, **news)
 
     def _look_for_cancel(self) -> None:
-        record = self._store.get(self._lease.record.id)
-        if record is not None and record.cancel_requested:
+        if self._store.is_cancel_requested(self._lease.record.id):
             self._fault = JobCanceled()
