@@ -89,6 +89,17 @@ REQUEST_BODY: dict[str, Any] = {
 }
 
 
+def _drop_default_problems(document: dict[str, Any]) -> None:
+    """Remove FastAPI's own 422 answers: parameters in paths are texts, and what is wrong with them is a 404 here."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            content = operation["responses"].get("422", {}).get("content", {})
+            if "application/json" in content:
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+
+
 def install_description(app: FastAPI) -> None:
     """Make the app describe what FastAPI can't see: the forms that are read by hand, and the problem documents."""
 
@@ -102,6 +113,7 @@ def install_description(app: FastAPI) -> None:
                 license_info=app.license_info,
                 routes=app.routes,
             )
+            _drop_default_problems(document)
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= problem.pop("$defs", {}) | {"Problem": problem} | make_form_schemas()

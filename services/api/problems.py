@@ -149,6 +149,8 @@ def answer_error(error: AnimatoError) -> Response:
     headers: dict[str, str] = {}
     if status in (429, 503):
         headers["Retry-After"] = str(max(1, round(getattr(error, "delay_s", 5.0))))
+    if status == 416:
+        headers["Content-Range"] = f"bytes */{error.details.get('size', 0)}"
     return make_problem(
         code,
         error.message,

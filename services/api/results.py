@@ -146,6 +146,9 @@ def _read_range(request: Request, size: int, etag: str) -> tuple[int, int, int]:
         length = min(int(last) + 1 if last else size, size) - start
     if length <= 0:
         raise RequestError(
-            "range-not-satisfiable", f"The file has {size} bytes; the range begins behind them.", "Ask for less."
+            "range-not-satisfiable",
+            f"The file has {size} bytes; the range begins behind them.",
+            "Ask for less.",
+            size=size,
         )
     return start, length, 206
