@@ -11,6 +11,8 @@ import os
 import secrets
 import socket
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +25,8 @@ from worker.events import ChildOptions
 from worker.inference import InferenceChild, bundle_folders
 
 log = structlog.get_logger(__name__)
+
+START_PATIENCE_S = 60.0
 
 
 def main() -> int:
@@ -76,7 +80,7 @@ def serve(settings: Settings, child: InferenceChild, options: ChildOptions, name
     from worker.tasks import register_look
 
     store = JobStore.from_settings(settings)
-    store.migrate()
+    _wait_for(store.migrate)
     storage = ObjectStore.from_settings(settings)
     try:
         storage.ensure_bucket()
@@ -122,6 +126,19 @@ def serve(settings: Settings, child: InferenceChild, options: ChildOptions, name
         store.close()
     log.info("worker_stopped")
     return int(served.exitcode or 0)
+
+
+def _wait_for(action: Callable[[], None]) -> None:
+    """Do something that needs the database, which may still be starting. Raises: TemporaryError after a minute."""
+    deadline_s = time.monotonic() + START_PATIENCE_S
+    while True:
+        try:
+            return action()
+        except TemporaryError as error:
+            if time.monotonic() > deadline_s:
+                raise
+            log.warning("waiting_to_start", code=error.code, reason=error.message)
+            time.sleep(1.0)
 
 
 def _keep_logging(**_facts: Any) -> None:

@@ -22,7 +22,7 @@ from services.queue_server import answers, find_queue_server, free_port, plan_qu
 from services.settings import Settings
 from tests.worker.workplace import descendants, parents, wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 SCRIPT = """
 import sys

@@ -21,7 +21,7 @@ from tests.servers import QueueServer
 from tests.worker.workplace import LONG, Workplace, child_of, digest, draw_picture, wait_until
 from worker.playback import probe
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from services.launcher import child_environment
 from services.settings import Settings
 from services.storage import ObjectStore, input_key
 
-PATIENCE_S = 120.0
+# Only ever waited for by a test that fails; generous, because continuous integration shares its processors.
+PATIENCE_S = 300.0
 # Long enough to be interrupted on any machine: VP9 of this size is slow, and drawing waits for it.
 LONG = {"frames": 960, "output": {"format": "webm", "size": 512}}
 
