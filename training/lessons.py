@@ -30,11 +30,12 @@ LABELS = (*EXPRESSION_CLASSES, NEUTRAL)
 class LanguageSettings:
     """Numbers of the language stage."""
 
-    steps: int = 2500
+    steps: int = 3000
     batch: int = 160  # captions
     words_batch: int = 64  # general words and sentences, taught by the teacher alone
     captions: int = 60_000  # drawn once, then gone over again
-    distilled_captions: int = 24_000  # of these have the teacher's embedding
+    distilled_captions: int = 16_000  # of these have the teacher's embedding
+    sentences: int = 12_000  # general words in the place of a feeling, with the teacher's embedding
     frequent_words: int = 32_000
     table_dim: int = 128
     width: int = 128
@@ -53,7 +54,7 @@ class LanguageSettings:
 
 
 SMOKE = LanguageSettings(
-    steps=150, batch=64, words_batch=0, captions=3000, distilled_captions=0, frequent_words=0, table_dim=32, width=48,
+    steps=70, batch=64, words_batch=0, captions=1500, distilled_captions=0, sentences=0, frequent_words=0, table_dim=32, width=48,
     layers=1, inner=64, lr=4e-3, table_lr=1.0, word_noise=0.0, ema_decay=0.95, teacher=False,
 )  # fmt: skip
 """Seconds on one core and no teacher: for tests."""
@@ -184,9 +185,7 @@ def build_lessons(settings: LanguageSettings, folder: Path) -> Lessons:
     more = [
         w for w in dict.fromkeys([*feelings, *frequent_words(settings.frequent_words)]) if w not in known and len(w) > 2
     ]
-    sentences = general_sentences(
-        [*feelings, *feelings, *words[2000:14000]], settings.distilled_captions // 2, settings.seed
-    )
+    sentences = general_sentences([*feelings, *feelings, *words[2000:14000]], settings.sentences, settings.seed)
     taught = [*words, *more, *texts[: settings.distilled_captions], *sentences]
     embedded = torch.cat([
         encode_texts(teacher, teacher_tokenizer, part, cache)

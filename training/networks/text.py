@@ -1,6 +1,6 @@
 """The small text tower: a table of word pieces and a shallow transformer, sentence → unit-norm embedding τ.
 
-The table is made for int8 with one scale a row, so that the exported tower is small. Plain PyTorch; no files, no stages.
+The table is made for int8 with one scale a row, so that the export is small. Plain PyTorch; no files, no stages.
 """
 
 from typing import cast
