@@ -32,7 +32,7 @@ import pytest
 if TYPE_CHECKING:
     from services.settings import Settings
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 _PR_SET_PDEATHSIG = 1
 
 

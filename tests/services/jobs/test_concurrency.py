@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from services.jobs.contract import AnimationOptions, InputFacts, make_job_id
 from services.jobs.store import JobStore
 
@@ -47,6 +49,7 @@ print(json.dumps(claims))
 """
 
 
+@pytest.mark.timeout(600)  # seconds on a free machine, minutes on one that trains a model meanwhile
 def test_every_job_is_claimed_once_and_ends_once(database_url: str) -> None:
     store = JobStore(database_url)
     store.migrate()
@@ -92,7 +95,7 @@ def test_every_job_is_claimed_once_and_ends_once(database_url: str) -> None:
 
 
 def _finish(child: subprocess.Popen[str]) -> list[Any]:
-    out, err = child.communicate(timeout=150)
+    out, err = child.communicate(timeout=500)
     assert child.returncode == 0, err
     answer: list[Any] = json.loads(out)
     return answer
