@@ -1,5 +1,6 @@
 """The language stage: learns in seconds without a teacher, saves what it computes, and exports it unchanged."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,13 @@ from model.tokenizer import WordPieceTokenizer
 from training.export.text import export_text_tower
 from training.faces.captions import Caption, sample_caption
 from training.faces.parameters import EXPRESSION_FACTORS
-from training.language import contrast, draw_window, embed_texts, load_text_tower, run
+from training.faces.wording import heldout_phrases
+from training.language import contrast, draw_window, embed_texts, judge_heldout, load_text_tower, run
 from training.lessons import LABELS, MOVED_FACTORS, SMOKE, factor_change, label, strengths
 from training.networks.text import MAX_TOKENS, TextTower, quantise_rows
 from training.vocabulary import EMOJI, build_tokenizer, encode_rows, select_tokens
+
+pytestmark = pytest.mark.timeout(600)  # seconds on an idle core, minutes where others want it too
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +42,14 @@ def test_a_finished_run_is_not_done_again(trained: Path) -> None:
     run(trained, SMOKE, report=said.append)
     assert (trained / "tower.safetensors").stat().st_mtime_ns == before
     assert said == [f"language: finished before in {trained}"]
+
+
+def test_the_heldout_list_is_judged_apart(trained: Path) -> None:
+    assert "heldout" not in json.loads((trained / "stats.json").read_text(encoding="utf-8"))
+    result = judge_heldout(trained)
+    assert json.loads((trained / "stats.json").read_text(encoding="utf-8"))["heldout"]["top1"] == result.top1
+    assert set(result.by_class) == set(heldout_phrases())
+    assert result.top1 > 0.15  # chance is 0.05; a good tower takes minutes and the teacher
 
 
 def test_the_same_seed_gives_the_same_tower(tmp_path: Path) -> None:

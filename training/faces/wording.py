@@ -21,8 +21,10 @@ FOLDER = Path(__file__).parent
 BODY_PARTS = (
     "eyes|eye|mouth|lips|lip|eyebrows|brows|eyebrow|brow|cheeks|jaw|forehead|nose|eyelids|gaze|teeth|lids|eyelashes"
 )
-OPENINGS = ("please", "can you", "could you", "make", "let", "they", "her", "him", "his", "their", "your", "its", "the")
-OPENINGS += ("a", "an", "with", "is", "are", "looks?", "looking", "seems?", "has", "feels?", "feeling", "i want", "now")
+OPENINGS: tuple[str, ...] = (
+    "please", "can you", "could you", "make", "let", "they", "her", "him", "his", "their", "your", "its", "the",
+    "a", "an", "with", "is", "are", "looks?", "looking", "seems?", "has", "feels?", "feeling", "i want", "now",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
