@@ -51,7 +51,8 @@ def export_text_tower(tower: TextTower, path: Path) -> float:
     with torch.inference_mode(mode=False), torch.no_grad():
         program = torch.onnx.export(
             wrapped, (example, example.clone()), dynamo=True, opset_version=OPSET,
-            input_names=["input_ids", "attention_mask"], output_names=["text_embed"], dynamic_shapes=(axes, axes), external_data=False, verbose=False,
+            input_names=["input_ids", "attention_mask"], output_names=["text_embed"],
+            dynamic_shapes=(axes, axes), external_data=False, verbose=False,
         )  # fmt: skip
     assert program is not None
     program.save(str(path), external_data=False)
