@@ -9,15 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import structlog
 
+from model.errors import ModelError
 from services.errors import AnimatoError, TemporaryError
 from services.logs import configure_logging
 from services.settings import Settings, load_settings
@@ -39,16 +42,21 @@ def main() -> int:
     configure_logging(service="worker", log_format=settings.log_format, level=settings.log_level)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     structlog.contextvars.bind_contextvars(worker=name)
-    options = child_options(settings)
-    child = InferenceChild(options)
-    child.start()
+    # Until Celery puts its own handlers in place, seconds later on a busy machine: a job may be running by then.
+    signal.signal(signal.SIGTERM, _leave_early)
     try:
-        return serve(settings, child, options, name)
-    except AnimatoError as error:
+        options = child_options(settings)
+        child = InferenceChild(options)
+        child.start()
+        try:
+            return serve(settings, child, options, name)
+        finally:
+            child.close()
+    except SystemExit:
+        return 0
+    except (AnimatoError, ModelError) as error:
         log.error("worker_can_not_start", code=error.code, reason=error.message, hint=error.hint)  # noqa: TRY400
         return 1
-    finally:
-        child.close()
 
 
 def child_options(settings: Settings) -> ChildOptions:
@@ -104,8 +112,6 @@ def serve(settings: Settings, child: InferenceChild, options: ChildOptions, name
     # Celery's own logging set-up would replace ours; connecting anything here switches it off.
     signals.setup_logging.connect(_keep_logging)
     signals.worker_shutting_down.connect(begin_shutdown)
-    runner.start()
-    sweeper.start()
     # One job at a time. A thread, so that the main one keeps talking to the queue server and hears signals.
     served = celery.Worker(
         pool="threads",
@@ -118,6 +124,8 @@ def serve(settings: Settings, child: InferenceChild, options: ChildOptions, name
         quiet=True,
     )
     try:
+        runner.start()
+        sweeper.start()
         served.start()
     finally:
         runner.begin_shutdown()
@@ -139,6 +147,10 @@ def _wait_for(action: Callable[[], None]) -> None:
                 raise
             log.warning("waiting_to_start", code=error.code, reason=error.message)
             time.sleep(1.0)
+
+
+def _leave_early(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
 
 
 def _keep_logging(**_facts: Any) -> None:

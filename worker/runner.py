@@ -6,6 +6,8 @@ the inference child. Every way in which a job can end is in ``_run``. No Celery 
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from typing import assert_never
 
 import structlog
 
+from model.errors import ModelError
 from services.errors import AnimatoError, JobCanceled, PermanentError, TemporaryError
 from services.jobs.contract import JobError, JobRecord, Lease, Stage
 from services.jobs.store import JobStore, LeaseLost
@@ -139,7 +142,8 @@ class Runner:
         """Wait for the end of the running job and close the child."""
         with self._state:
             self._state.notify_all()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
@@ -158,6 +162,9 @@ class Runner:
                     with self._state:
                         self._done = wanted
                         self._state.notify_all()
+        except Exception:  # a fault of ours: without this thread the worker would live and do nothing, so it ends
+            log.exception("runner_failed")
+            os.kill(os.getpid(), signal.SIGTERM)
         finally:
             self._child.close()
             with self._state:
@@ -203,7 +210,7 @@ class Runner:
                 log.error("no_bundle", folder=str(self._settings.bundles_dir))
                 return False
             lease = self._store.claim(self._name, self._settings.lease_s, model_ids=list(self._folders))
-        except TemporaryError as error:
+        except (TemporaryError, ModelError) as error:
             log.warning("claim_failed", code=error.code, reason=error.message)
             return False
         if lease is None:

@@ -62,6 +62,8 @@ class Sweeper:
     def close(self) -> None:
         """Stop, and take the worker's name off the list of the living."""
         self._closing.set()
+        if self._thread.ident is None:
+            return
         self._thread.join()
         try:
             self._store.retire_worker(self._name)

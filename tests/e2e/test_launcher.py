@@ -48,9 +48,11 @@ def commands(pids: set[int]) -> dict[str, int]:
     found = {}
     for pid in pids:
         words = (Path("/proc") / str(pid) / "cmdline").read_bytes().decode().split("\0")
-        for name in ("uvicorn", "worker.app", "worker.child", "server.conf"):
-            if any(name in word for word in words[1:4]):
+        for name in ("uvicorn", "worker.app", "worker.child"):
+            if name in words[1:4]:
                 found[name] = pid
+        if "-server" in words[0]:
+            found["queue"] = pid
     return found
 
 
@@ -89,7 +91,7 @@ def test_a_job_runs_and_a_second_start_finds_it_again(tmp_path: Path, tiny_bundl
 def test_kill_9_of_the_launcher_leaves_nothing(running: tuple[subprocess.Popen[str], str]):
     process, _ = running
     below = descendants(process.pid)
-    assert set(commands(below)) == {"uvicorn", "worker.app", "worker.child", "server.conf"}
+    assert set(commands(below)) == {"uvicorn", "worker.app", "worker.child", "queue"}
     process.kill()
     wait_until(lambda: not below & set(parents()), "every child is gone", patience_s=15)
 
@@ -97,7 +99,7 @@ def test_kill_9_of_the_launcher_leaves_nothing(running: tuple[subprocess.Popen[s
 def test_dead_children_are_started_again_and_sigterm_ends_all(running: tuple[subprocess.Popen[str], str]):
     process, url = running
     first = commands(descendants(process.pid))
-    for name in ("uvicorn", "worker.app", "server.conf"):
+    for name in ("uvicorn", "worker.app", "queue"):
         os.kill(first[name], signal.SIGKILL)
 
     def mended() -> bool:
