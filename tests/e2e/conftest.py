@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.browser import NoBrowserError, Witness, draw_face, find_bundles_dir, find_samples_dir, open_browser
+from tests.e2e.browser import (
+    JOB_MS,
+    NoBrowserError,
+    Witness,
+    draw_face,
+    find_bundles_dir,
+    find_samples_dir,
+    open_browser,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -64,6 +72,7 @@ def open_page(browser: Browser, base_url: str, witness: Witness) -> Iterator[Cal
 
     def open_one(**options: object) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})  # type: ignore[arg-type]
+        context.set_default_timeout(JOB_MS)
         contexts.append(context)
         page = context.new_page()
         witness.watch(page)

@@ -13,13 +13,13 @@ from playwright.sync_api import Browser, Page
 
 from services.launcher import embedded_service
 from services.settings import Settings
-from tests.e2e.browser import ROOT, find_bundles_dir, find_samples_dir, open_browser, wait_for_result
+from tests.e2e.browser import ROOT, find_bundles_dir, find_samples_dir, open_browser, set_duration, wait_for_result
 
-TAKES = (("smiling", 1, 7), ("surprised", 2, 3), ("winks, then laughs", 0, 11))
+TAKES = (("surprised", 1, 7), ("winking", 2, 3), ("laughing out loud", 0, 11))
 
 
 def main() -> None:
-    """Start the service, make three films and take the pictures."""
+    """Start the service (on its usual port: the picture shows its address), make three films and take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=ROOT / "docs/images/page.png")
     parser.add_argument("--all", type=Path, metavar="FOLDER", help="also take the other looks of the page into FOLDER")
@@ -29,7 +29,7 @@ def main() -> None:
     if bundles_dir is None or options.samples is None:
         parser.error("there is no bundle or no sample face in this tree")
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(data_dir=Path(folder), bundles_dir=bundles_dir, samples_dir=options.samples, port=0)
+        settings = Settings(data_dir=Path(folder), bundles_dir=bundles_dir, samples_dir=options.samples)
         with embedded_service(settings) as url, open_browser() as browser:
             options.out.parent.mkdir(parents=True, exist_ok=True)
             take_finished(browser, url, options.out, color_scheme="light", viewport={"width": 1280, "height": 860})
@@ -71,7 +71,7 @@ def take_others(browser: Browser, url: str, folder: Path) -> None:
         open_page(page, url)
         page.screenshot(path=folder / f"{name}.png", full_page=True)
         page.fill("#prompt", "laughing")
-        page.evaluate("document.getElementById('duration').value = 8")
+        set_duration(page, 8)
         page.click("#submit")
         page.wait_for_selector("#stage[data-show=preview]", timeout=60_000)
         page.screenshot(path=folder / f"{name}-working.png", full_page=True)
