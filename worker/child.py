@@ -37,17 +37,17 @@ class Child:
         self._connection = connection
         self._options = options
         self._animators: dict[Path, Animator] = {}
+        self._broken: dict[str, str] = {}
 
     def run(self) -> None:
         """Warm up, say so, then take orders until the worker closes the connection."""
-        broken: dict[str, str] = {}
         for bundle in self._options.warm:
             try:
                 self._open(bundle)
             except PermanentError as error:
                 log.error("bundle_refused", bundle=bundle.name, code=error.code, reason=error.message)  # noqa: TRY400 - the sentence says it
-                broken[str(bundle)] = f"{error.message} {error.hint}".strip()
-        self._emit(self._ready(broken))
+                self._broken[str(bundle)] = f"{error.message} {error.hint}".strip()
+        self._emit(self._ready())
         while True:
             message = self._connection.recv()
             if isinstance(message, Order):
@@ -59,7 +59,7 @@ class Child:
         try:
             if order.bundle not in self._animators:
                 self._open(order.bundle)
-                self._emit(self._ready({}))
+                self._emit(self._ready())
             with _errors_in_words():
                 done = make_video(self._animators[order.bundle], order, self._emit, lambda: self._check(order))
             self._emit(done)
@@ -93,9 +93,9 @@ class Child:
         self._animators[bundle] = animator
         log.info("bundle_loaded", model=animator.manifest.id, synthesis=animator.providers_in_use["synthesis"])
 
-    def _ready(self, broken: dict[str, str]) -> Ready:
+    def _ready(self) -> Ready:
         loaded = {a.manifest.id: BundleFacts(a.manifest.sha256, a.providers_in_use) for a in self._animators.values()}
-        return Ready(os.getpid(), loaded, broken)
+        return Ready(os.getpid(), loaded, dict(self._broken))
 
     def _emit(self, event: Event) -> None:
         self._connection.send(event)

@@ -205,9 +205,12 @@ class Runner:
     def _run_next(self) -> bool:
         """Claim and run one job; return False when there is none to run now."""
         try:
-            self._folders = bundle_folders(self._settings.bundles_dir)
+            # A worker with a damaged bundle leaves its jobs to workers with a whole one.
+            broken = self._child.ready.broken if self._child.ready is not None else {}
+            found = bundle_folders(self._settings.bundles_dir)
+            self._folders = {model: folder for model, folder in found.items() if str(folder) not in broken}
             if not self._folders:
-                log.error("no_bundle", folder=str(self._settings.bundles_dir))
+                log.error("no_usable_bundle", folder=str(self._settings.bundles_dir))
                 return False
             lease = self._store.claim(self._name, self._settings.lease_s, model_ids=list(self._folders))
         except (TemporaryError, ModelError) as error:
