@@ -28,7 +28,7 @@ FACE_CROP = Crop(top=4, left=3, height=10, width=10)
 HELD_OUT_PICTURES = 64
 LATE = 0.6
 """From this share of a phase's steps on, the whole picture counts more."""
-LATE_FACE_GAIN = 2.5
+EVALUATION_GAIN = 6.0
 
 
 def build_generator(recipe: GeneratorRecipe) -> Generator:
@@ -62,9 +62,7 @@ class GeneratorStage:
         self.optimizers = build_optimizers([self.generator], recipe.phases[0].lr)
         self.ema_decay = recipe.ema_decay
         self.steps = sum(phase.steps for phase in recipe.phases)
-        sizes = (16, 32, 64, 128, 256)
-        self.weights = {size: face_weights(size) for size in sizes}
-        self.late_weights = {size: face_weights(size, LATE_FACE_GAIN) for size in sizes}
+        self._weights: dict[tuple[int, float], Tensor] = {}
         self.held_pictures = to_pictures(np.asarray(held_out.pictures[:HELD_OUT_PICTURES]))
         self.held_factors = torch.from_numpy(np.asarray(held_out.factors[:HELD_OUT_PICTURES]))
         self._resolution = recipe.phases[0].resolution
@@ -104,7 +102,7 @@ class GeneratorStage:
         factors = torch.from_numpy(self.pool.factors[rows])
         with torch.autocast("cpu", dtype=torch.bfloat16):
             drawn = self.generator(factors, resolution, crop)
-        weights = (self.late_weights if late else self.weights)[resolution]
+        weights = self._weigh(resolution, phase.late_face_gain if late else phase.face_gain)
         if crop is not None:
             # the window's rim lacks its surroundings: leave it out
             rim = max(1, resolution // 32)
@@ -121,8 +119,13 @@ class GeneratorStage:
         size = self._resolution
         truth = F.avg_pool2d(self.held_pictures, self.held_pictures.shape[-1] // size)
         drawn = torch.cat([generator(part, size) for part in self.held_factors.split(16)])
-        explained = explained_difference(drawn, truth, self.weights[size])
+        explained = explained_difference(drawn, truth, self._weigh(size, EVALUATION_GAIN))
         return {"explained": float(explained), "psnr_db": float(psnr_db(drawn, truth))}
+
+    def _weigh(self, resolution: int, gain: float) -> Tensor:
+        if (resolution, gain) not in self._weights:
+            self._weights[resolution, gain] = face_weights(resolution, gain)
+        return self._weights[resolution, gain]
 
     def _pick(self, step: int, per_batch: int) -> np.ndarray:
         pairs = len(self.pool) // 2

@@ -28,6 +28,8 @@ class GeneratorPhase:
     crop: float  # share of batches drawn on a window around the face above 16 px
     flat: float = 0.5  # share of the steps before the rate falls
     half_size: float = 0.0  # share of the steps first done at half the resolution
+    face_gain: float = 6.0  # how much more than the rest eyes and mouth count
+    late_face_gain: float = 2.5  # the same in the last 40% of the steps
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class InversionRecipe:
     batch: int = 8
     w_batch: int = 24
     lr: float = 5e-4
-    factor_weight: float = 1.0
+    factor_weight: float = 0.3
     w_weight: float = 0.2
     ema_decay: float = 0.995
     seed: int = 3
@@ -132,6 +134,10 @@ HUMAN_128 = Recipe(
         phases=(
             GeneratorPhase(resolution=64, steps=3600, batch=12, lr=1e-2, crop=0.5, half_size=0.12),
             GeneratorPhase(resolution=128, steps=15_000, batch=8, lr=6e-3, crop=0.4, flat=0.55),
+            # whole pictures: outlines, clothes, glasses
+            GeneratorPhase(
+                resolution=128, steps=3000, batch=8, lr=3e-3, crop=0.0, flat=0.25, face_gain=2.5, late_face_gain=2.0
+            ),
         ),
     ),
 )

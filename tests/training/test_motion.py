@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import torch
+
+from tests.training.golden import load_case
+from training.export.bundle import export_motion
+from training.faces.captions import Caption
+from training.faces.expressions import apply_expression
+from training.faces.parameters import EXPRESSION_FACTORS, encode, sample_parameters
+from training.generator import build_generator
+from training.motion import amplitude, build_motion_network, move_factors, tabulate_targets, teach
+from training.networks.motion import PaperMotion
+from training.recipes import SMOKE
+
+NAMES = [factor.name for factor in EXPRESSION_FACTORS]
+
+
+@pytest.fixture(scope="module")
+def paper():
+    weights, case = load_case("language-guided-animation-motion")
+    network = PaperMotion(embed_dim=1024, num_ws=18, w_dim=512)
+    foreign = {"a": "rnn.fc1", "b": "rnn.fc2", "c": "rnn.fc3"}
+    names = {f"cell.{ours}": theirs for ours, theirs in foreign.items()}
+    for ours, theirs in (("text_mapper", "t_mapper"), ("visual_mapper", "v_mapper")):
+        names |= {f"{ours}.layers.{i}": f"mapper.{theirs}.{i + 1}" for i in range(3)}
+    state = {f"{k}.{part}": weights[f"module.{v}.{part}"] for k, v in names.items() for part in ("weight", "bias")}
+    network.load_state_dict(state)
+    return network.eval(), case
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "frames", "decay"), [("T4_train", 4, "const"), ("T16_linear", 16, "linear"), ("T16_const", 16, "const")]
+)
+def test_the_papers_recurrence_and_mapper_are_the_originals(paper, name, frames, decay):
+    network, case = paper
+    codes, delta_ws = network(case["text_embed"] + case["image_embed"], torch.zeros(2, 384), frames, decay)
+    kept = [0, 1, frames // 2, frames - 1]
+    assert (codes[:, kept] - case[f"{name}_motion_codes"]).abs().max() <= 1e-5
+    assert (delta_ws[:, kept][:, :, [0, 8, 17]] - case[f"{name}_delta_ws"]).abs().max() <= 1e-5
+
+
+@torch.no_grad()
+def test_the_papers_visual_residual_is_the_original(paper):
+    network, case = paper
+    assert (network.residual(case["image_embed"])[:, [0, 8, 17]] - case["visual_delta_ws"]).abs().max() <= 1e-5
+
+
+@pytest.fixture(scope="module")
+def ours():
+    torch.manual_seed(0)
+    generator = build_generator(SMOKE.generator)
+    return build_motion_network(SMOKE.motion, generator.mapping, 128, generator.synthesis.num_ws).eval()
+
+
+def inputs(frames, seed=1):
+    rng = np.random.default_rng(seed)
+    embeds = torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((2, 1, 128), dtype=np.float32)), dim=2)
+    noise = torch.from_numpy(rng.standard_normal((1, 16), dtype=np.float32))
+    return embeds[0], embeds[1], noise, torch.ones(1), torch.linspace(0, 1, frames)[None]
+
+
+@torch.no_grad()
+def test_frame_0_is_exactly_still(ours):
+    delta_ws, codes = ours(*inputs(17))
+    assert torch.equal(delta_ws[:, 0], torch.zeros_like(delta_ws[:, 0]))
+    assert torch.equal(codes[:, 0], torch.zeros_like(codes[:, 0]))
+    assert delta_ws[:, -1].abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_motion_grows_smoothly_and_does_not_jump_at_frame_1(ours):
+    delta_ws, _ = ours(*inputs(65))
+    steps = (delta_ws[0, 1:] - delta_ws[0, :-1]).flatten(1).norm(dim=1)
+    assert steps[0] < 3 * steps.mean()
+    assert steps.max() < 4 * steps.mean()
+
+
+@torch.no_grad()
+def test_more_frames_draw_the_same_motion(ours):
+    coarse, _ = ours(*inputs(33))
+    fine, _ = ours(*inputs(257))
+    assert (coarse - fine[:, ::8]).abs().max() < 0.05 * fine.abs().max()
+
+
+@torch.no_grad()
+def test_the_graph_computes_what_the_network_computes(ours):
+    _, difference = export_motion(ours, np.random.default_rng(2))
+    assert difference < 1e-4
+
+
+def teach_one(targets, strength=1.0, frames=9):
+    params = sample_parameters(np.random.default_rng(3))
+    factors = torch.from_numpy(encode(params))[None]
+    progress = torch.linspace(0, 1, frames)[None]
+    table = tabulate_targets([Caption("", targets)])
+    return params, factors, move_factors(factors, table, torch.tensor([strength]), progress)[0]
+
+
+def test_the_teacher_ends_where_the_renderer_does():
+    params, _, frames = teach_one((("smile", 0.7), ("wink_r", 0.0)))
+    wanted = encode(apply_expression(params, "smile", 0.7))
+    assert np.abs(frames[-1].numpy() - wanted).max() < 1e-5
+    assert np.abs(frames[0].numpy() - encode(params)).max() < 1e-6
+
+
+def test_the_teachers_wink_comes_back():
+    params, factors, frames = teach_one((("wink_l", 1.0),))
+    wanted = encode(apply_expression(params, "wink_l"))
+    assert np.abs(frames[4].numpy() - wanted).max() < 1e-5
+    assert np.abs((frames[-1] - factors[0]).numpy()).max() < 1e-6
+
+
+def test_the_teacher_stands_still_for_sentences_that_ask_for_nothing():
+    _, factors, frames = teach_one(())
+    assert torch.equal(frames, factors.expand_as(frames))
+
+
+def test_the_teacher_stays_in_range_at_twice_the_strength():
+    params, _, frames = teach_one((("shocked", 1.4),), strength=2.0)
+    opened = frames[-1, NAMES.index("mouth_open")] * 0.5 + 0.03
+    assert float(opened) == pytest.approx(1.0, abs=1e-5)
+    assert params["mouth_open"] < 0.2
+
+
+def test_amplitude_is_monotone_or_returns():
+    progress = torch.linspace(0, 1, 41)[None]
+    both = amplitude(progress, torch.tensor([[0.0, 1.0]]))[0]
+    assert (both[1:, 0] >= both[:-1, 0]).all()
+    assert both[0].abs().max() == 0
+    assert both[-1, 0] == 1
+    assert both[-1, 1] == pytest.approx(0, abs=1e-6)
+    assert both[20, 1] == 1
+
+
+def test_teach_is_a_change():
+    _, factors, frames = teach_one((("angry", 1.0),))
+    table = tabulate_targets([Caption("", (("angry", 1.0),))])
+    change = teach(factors, table, torch.ones(1), torch.linspace(0, 1, 9)[None])
+    assert torch.allclose(change[0] + factors[0, :15], frames[:, :15], atol=1e-6)
