@@ -78,7 +78,7 @@ def test_demo_leaves_a_film_and_nothing_else(environment: dict[str, str], tmp_pa
     assert probe(film).frames == 48
     picture = Image.open(strip)
     assert picture.width > 7 * picture.height
-    assert "Drawing" in ran.stderr
+    assert "from POST to film" in ran.stderr
     assert list((tmp_path / "tmp").iterdir()) == [], "nothing is left in the folder for temporary files"
     assert not (tmp_path / ".animato").exists()
 
