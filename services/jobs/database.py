@@ -103,6 +103,9 @@ class Database:
         config.set_main_option("path_separator", "os")
         with _translated(), _migration_lock, self._migration_guard(), self._writing_engine.begin() as connection:
             if not self.is_sqlite:
+                # The time limits of ordinary statements would end a long migration, or who waits for one.
+                for limit in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
+                    connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
             config.attributes["connection"] = connection
             try:
