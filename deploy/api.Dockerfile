@@ -52,6 +52,6 @@ RUN python -m compileall -q /app \
     && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin animato
 USER 10001:10001
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=40s --retries=3 CMD ["python", "deploy/check_api.py"]
+HEALTHCHECK --interval=15s --timeout=10s --start-period=120s --retries=4 CMD ["python", "deploy/check_api.py"]
 CMD ["uvicorn", "services.api.app:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000", \
      "--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "10"]

@@ -27,7 +27,7 @@ def main() -> int:
     """Return 0 when the API can do its part, 1 with the reason otherwise."""
     url = f"http://127.0.0.1:{os.environ.get('ANIMATO_PORT', '8000')}/readyz"
     try:
-        with urllib.request.urlopen(url, timeout=4) as answer:
+        with urllib.request.urlopen(url, timeout=8) as answer:
             body = answer.read()
     except urllib.error.HTTPError as error:  # 503 carries the same document
         body = error.read()

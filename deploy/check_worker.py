@@ -25,7 +25,7 @@ def main() -> int:
     """Return 0 when the heartbeat is fresh, 1 with the reason otherwise."""
     url = f"http://127.0.0.1:{os.environ.get('ANIMATO_WORKER_METRICS_PORT', '9100')}/metrics"
     try:
-        with urllib.request.urlopen(url, timeout=4) as answer:
+        with urllib.request.urlopen(url, timeout=8) as answer:
             heartbeat = read_heartbeat(answer.read().decode())
     except OSError as error:
         sys.stderr.write(f"{url}: {error}\n")

@@ -50,5 +50,5 @@ RUN python -m compileall -q /app \
     && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin animato
 USER 10001:10001
 EXPOSE 9100
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "deploy/check_worker.py"]
+HEALTHCHECK --interval=15s --timeout=10s --start-period=120s --retries=4 CMD ["python", "deploy/check_worker.py"]
 CMD ["python", "-m", "worker.app"]

@@ -120,6 +120,22 @@ def list_providers() -> tuple[str, ...]:
     return tuple(name for name, ort_name in PROVIDERS.items() if ort_name in available)
 
 
+def open_graph(data: bytes, graph: str = "graph", threads: int = 1) -> Session:
+    """Open one graph that is in no bundle yet, on the processor: what an export compares with its original.
+
+    Args:
+        data: an ONNX file.
+        graph: its name in error messages.
+        threads: threads of the graph.
+
+    Raises:
+        ModelError: runtime-missing. BundleError: bundle-invalid.
+    """
+    runtime = _import_runtime()
+    session, _ = _open(runtime, graph, data, _make_options(runtime, threads), ("cpu",))
+    return OrtSession(graph, session, _provider_of(session))
+
+
 def choose_providers(wanted: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
     """Return the wanted providers that this onnxruntime was built with, in the wanted order; warn of the others.
 
@@ -155,6 +171,8 @@ def _import_runtime() -> Any:
             "onnxruntime is not installed.",
             "Install animato with the cpu extra, or with the gpu extra on a machine with an NVIDIA GPU.",
         ) from error
+    if hasattr(onnxruntime, "disable_telemetry_events"):
+        onnxruntime.disable_telemetry_events()  # what people animate on their machine is nobody else's business
     return onnxruntime
 
 

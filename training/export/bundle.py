@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from model.bundle.writer import write_bundle
+from model.sessions import open_graph
 from training.export.card import write_card
 from training.export.graphs import OPSET, IdentityGraph, MappingGraph, SynthesisGraph, export_module
 from training.export.motion_graph import build_motion_graph
@@ -60,10 +60,8 @@ class Parts:
 
 def run_graph(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
     """Run a graph on one thread and give its first output."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, inputs)[0])
+    outputs = open_graph(model.SerializeToString()).run(**inputs)
+    return outputs[model.graph.output[0].name]
 
 
 def compare(name: str, given: np.ndarray, wanted: Tensor, tolerance: float) -> float:

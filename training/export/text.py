@@ -1,6 +1,6 @@
 """Text tower → `text.onnx`, with the word table kept as int8 and one scale a row; checked against torch.
 
-Must not import: services, worker, model.
+Must not import: services, worker.
 """
 
 from pathlib import Path
@@ -8,10 +8,10 @@ from typing import cast
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from model.sessions import open_graph
 from training.networks.text import MAX_TOKENS, TextTower, quantise_rows
 
 OPSET = 20
@@ -62,14 +62,14 @@ def export_text_tower(tower: TextTower, path: Path) -> float:
 
 def measure_parity(tower: TextTower, path: Path, seed: int = 0) -> float:
     """Largest absolute difference of τ between torch and the exported graph, padded and unpadded, short and long."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = open_graph(path.read_bytes(), "text")
     rng = np.random.default_rng(seed)
     worst = 0.0
     for count, length in ((1, 2), (1, 7), (3, 12), (2, MAX_TOKENS)):
         input_ids = rng.integers(0, tower.dims["vocabulary_size"], (count, length))
         mask = (np.arange(length) < rng.integers(2, length + 1, (count, 1))).astype(np.int64)
-        (given,) = session.run(None, {"input_ids": input_ids, "attention_mask": mask})
+        given = session.run(input_ids=input_ids, attention_mask=mask)["text_embed"]
         with torch.inference_mode():
             wanted = tower(torch.from_numpy(input_ids), torch.from_numpy(mask)).numpy()
-        worst = max(worst, float(np.abs(np.asarray(given) - wanted).max()))
+        worst = max(worst, float(np.abs(given - wanted).max()))
     return worst
