@@ -98,6 +98,11 @@ def _draw(
     kept: dict[int, NDArray[np.uint8]] = {}
     drawn = 0
     previewed_s = 0.0
+
+    def tick() -> None:
+        emit(FramesDrawn(order.job_id, total, total))  # encoding says so too that it lives
+        checkpoint()
+
     writer = VideoWriter(
         order.scratch / f"video.{options.output.format.value}",
         options.output.format,
@@ -128,5 +133,5 @@ def _draw(
             checkpoint()
         emit(StageStarted(order.job_id, Stage.ENCODE))
         with watch.time("encode_s"):
-            video = writer.finish()
+            video = writer.finish(tick)
     return video, kept[0], kept[motion.peak_frame]

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 REPORT_EVERY_S = 0.4
 CANCEL_LOOK_EVERY_S = 1.0
 # How long a stage may go without a sign of life before its lease is left to lapse.
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 # Opening a bundle may build an engine for the device, which takes minutes and says nothing meanwhile.
 LOADING_PATIENCE_S = 600.0
 

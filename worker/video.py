@@ -12,9 +12,8 @@ ffmpeg gets an argument list (never a shell), no string that came from a client,
 
 from __future__ import annotations
 
-import errno
 import subprocess
-import threading
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -22,14 +21,12 @@ from typing import IO, Any, Literal
 
 import ffmpeg
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
-from services.errors import AnimatoError, PermanentError, TemporaryError
+from services.errors import PermanentError
 from services.jobs.contract import VideoFormat
+from worker.encoder import Encoder, full_disk_in_words
 from worker.events import VideoFacts
-
-log = structlog.get_logger(__name__)
 
 Frames = NDArray[np.uint8]
 Loop = Literal["none", "pingpong"]
@@ -37,10 +34,6 @@ Loop = Literal["none", "pingpong"]
 # Browsers show a GIF frame of less than 2/100 s as if it lasted 10/100 s, so faster clips lose frames instead of
 # slowing down.
 GIF_MAX_FPS = 50
-# Linux' default upper limit of a pipe: ffmpeg can be this far behind before drawing waits for it.
-PIPE_BYTES = 1 << 20
-STDERR_TAIL_BYTES = 4096
-FINISH_TIMEOUT_S = 600
 # Deterministic files: the same frames give the same bytes, so that a repeated job has the same SHA-256.
 BIT_EXACT: dict[str, Any] = {"map_metadata": -1, "fflags": "+bitexact", "flags:v": "+bitexact"}
 ENCODERS = {
@@ -145,7 +138,7 @@ class VideoWriter:
         self._spool: IO[bytes] | None = None
         if loop == "pingpong" or video_format is VideoFormat.GIF:
             self._spool = self._spool_path.open("w+b")
-        self._encoder = _Encoder(self._palette_command() if video_format is VideoFormat.GIF else self._video_command())
+        self._encoder = Encoder(self._palette_command() if video_format is VideoFormat.GIF else self._video_command())
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -168,23 +161,27 @@ class VideoWriter:
         assert frames.shape[1:] == (height, width, 3), f"expected frames of {height}x{width}, got {frames.shape}"
         for frame in np.ascontiguousarray(frames):
             if self._spool is not None:
-                with _full_disk_in_words():
+                with full_disk_in_words():
                     self._spool.write(frame.data)
             self._drawn += 1
             self._offer(frame.data)
 
-    def finish(self) -> VideoFacts:
-        """Write what is still due (the way back of a pingpong loop, the second pass of a GIF) and close the file."""
+    def finish(self, tick: Callable[[], None] = lambda: None) -> VideoFacts:
+        """Write what is still due (the way back of a pingpong loop, the second pass of a GIF) and close the file.
+
+        Args:
+            tick: called whenever ffmpeg has got on; may raise to stop.
+        """
         assert self._drawn > 0, "a video needs at least one frame"
         if self._format is VideoFormat.GIF:
-            self._encoder.finish()  # the palette is known now; the pixels follow
-            self._encoder = _Encoder(self._gif_command())
+            self._encoder.finish(tick)  # the palette is known now; the pixels follow
+            self._encoder = Encoder(self._gif_command())
             self._sent = self._offered = 0
-            self._replay(range(self._drawn))
+            self._replay(range(self._drawn), tick)
         if self._loop == "pingpong":
             # Both turning points are shown once, so that a player that repeats the file never shows a frame twice.
-            self._replay(range(self._drawn - 2, 0, -1))
-        self._encoder.finish()
+            self._replay(range(self._drawn - 2, 0, -1), tick)
+        self._encoder.finish(tick)
         return VideoFacts(
             path=self._path,
             format=self._format,
@@ -203,7 +200,7 @@ class VideoWriter:
             self._encoder.send(frame)
             self._sent += 1
 
-    def _replay(self, order: range) -> None:
+    def _replay(self, order: range, tick: Callable[[], None]) -> None:
         assert self._spool is not None
         width, height = self._drawn_px
         frame_bytes = width * height * 3
@@ -211,6 +208,7 @@ class VideoWriter:
         for index in order:
             self._spool.seek(index * frame_bytes)
             self._offer(self._spool.read(frame_bytes))
+            tick()
 
     def _input(self) -> Any:
         width, height = self._drawn_px
@@ -283,102 +281,11 @@ class VideoWriter:
         return _command(stream, self._path, f="gif", loop=0)
 
 
-class _full_disk_in_words:  # noqa: N801 - read as a clause of a with statement
-    """Turns "no space left" into a sentence and a retry."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise _disk_full() from error
-
-
-def _disk_full() -> TemporaryError:
-    return TemporaryError(
-        "storage-failed", "The worker's disk is full.", "Free space on the worker's scratch disk.", delay_s=30.0
-    )
-
-
 def _command(stream: Any, path: Path, **options: Any) -> list[str]:
     output = ffmpeg.output(stream, f"file:{path}", **options, **BIT_EXACT)
     words = (
-        output.global_args("-nostdin", "-hide_banner", "-loglevel", "error")
+        output.global_args("-nostdin", "-hide_banner", "-loglevel", "error", "-progress", "pipe:1")
         .overwrite_output()
         .compile(cmd=ffmpeg_binary())
     )
     return [str(word) for word in words]
-
-
-class _Encoder:
-    """One running ffmpeg that reads frames from its standard input.
-
-    Its words are drained so that it never blocks on them.
-    """
-
-    def __init__(self, command: list[str]) -> None:
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0
-        )
-        assert self._process.stdin is not None
-        assert self._process.stderr is not None
-        self._stdin = self._process.stdin
-        self._stderr = self._process.stderr
-        _widen(self._stdin)
-        self._tail = b""
-        self._drain = threading.Thread(target=self._drain_stderr, name="ffmpeg-stderr", daemon=True)
-        self._drain.start()
-
-    def send(self, frame: memoryview | bytes) -> None:
-        rest = memoryview(frame).cast("B")
-        try:
-            while rest:
-                rest = rest[self._stdin.write(rest) or 0 :]
-        except (BrokenPipeError, ConnectionError) as error:
-            raise self._failure() from error
-
-    def finish(self) -> None:
-        try:
-            self._stdin.close()
-        except BrokenPipeError as error:
-            raise self._failure() from error
-        try:
-            code = self._process.wait(timeout=FINISH_TIMEOUT_S)
-        except subprocess.TimeoutExpired as error:
-            raise self._failure() from error
-        if code != 0:
-            raise self._failure()
-        self._drain.join(timeout=5)
-        self._stderr.close()
-
-    def abort(self) -> None:
-        """End ffmpeg at once; harmless when it has ended."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        self._drain.join(timeout=5)
-        self._stdin.close()
-        self._stderr.close()
-
-    def _drain_stderr(self) -> None:
-        while chunk := self._stderr.read(1024):
-            self._tail = (self._tail + chunk)[-STDERR_TAIL_BYTES:]
-
-    def _failure(self) -> AnimatoError:
-        self.abort()
-        words = self._tail.decode("utf-8", "replace").strip()
-        log.warning("ffmpeg failed", exit_code=self._process.returncode, stderr_tail=words)
-        if "No space left on device" in words:
-            return _disk_full()
-        return PermanentError("encode-failed", "The frames could not be encoded.", "Try another output format or size.")
-
-
-def _widen(pipe: IO[bytes]) -> None:
-    try:
-        from fcntl import F_SETPIPE_SZ, fcntl
-
-        fcntl(pipe.fileno(), F_SETPIPE_SZ, PIPE_BYTES)
-    except (ImportError, OSError):
-        return  # not Linux, or over this user's limit: a smaller pipe only overlaps less

@@ -17,7 +17,7 @@ from tests.worker.workplace import LONG, Workplace, child_of, descendants, paren
 __all__ = ["make_workplace"]
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
-MEDIUM = {"frames": 480, "output": {"format": "webm", "size": 256}}
+MEDIUM = {"frames": 960, "output": {"format": "webm", "size": 160}}
 
 
 def test_a_killed_workers_job_ends_on_another_worker_once(make_workplace: Callable[..., Workplace]):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from services.errors import PermanentError
+from services.errors import JobCanceled, PermanentError
 from services.jobs.contract import VideoFormat
 from worker.playback import probe, read_frames
 from worker.strip import pick_indices, write_strip
@@ -147,13 +148,33 @@ def test_leaving_early_ends_ffmpeg_and_removes_the_file(tmp_path: Path):
     def leave_early() -> None:
         with VideoWriter(tmp_path / "clip.gif", VideoFormat.GIF, width_px=64, height_px=64, fps=24) as writer:
             writer.write(draw_clip(8))
-            pids.append(writer._encoder._process.pid)
+            pids.append(writer._encoder.pid)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         leave_early()
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_stretch_shows_life_and_can_be_stopped(tmp_path: Path):
+    def finish(tick: Callable[[], None]) -> None:
+        with VideoWriter(
+            tmp_path / "clip.gif", VideoFormat.GIF, width_px=64, height_px=64, fps=24, loop="pingpong"
+        ) as writer:
+            writer.write(draw_clip(20))
+            writer.finish(tick)
+
+    ticks: list[int] = []
+    finish(lambda: ticks.append(1))
+    assert len(ticks) >= 20 + 18, "the second pass and the way back"
+
+    def stop() -> None:
+        raise JobCanceled
+
+    with pytest.raises(JobCanceled):
+        finish(stop)
     assert list(tmp_path.iterdir()) == []
 
 
