@@ -5,6 +5,7 @@ Everything else in ``model`` asks for a Session and knows no runtime. No torch i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -163,6 +164,9 @@ def choose_providers(wanted: Sequence[str], available: Sequence[str]) -> tuple[s
 
 
 def _import_runtime() -> Any:
+    # What people animate on their machine is nobody else's business: official wheels since 1.29 report usage to their
+    # maker unless told not to, and begin with the import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
@@ -172,7 +176,7 @@ def _import_runtime() -> Any:
             "Install animato with the cpu extra, or with the gpu extra on a machine with an NVIDIA GPU.",
         ) from error
     if hasattr(onnxruntime, "disable_telemetry_events"):
-        onnxruntime.disable_telemetry_events()  # what people animate on their machine is nobody else's business
+        onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 
