@@ -171,7 +171,7 @@ def test_expired_results_are_deleted(place: Workplace):
 
 
 def test_sigterm_drains_the_running_job_without_an_attempt(make_workplace: Callable[..., Workplace]):
-    place = make_workplace(grace_s=8.0)
+    place = make_workplace(grace_s=15.0)
     worker = place.start_worker()
     job_id = place.post(**LONG)
     place.wait_drawing(job_id)
