@@ -18,7 +18,7 @@ from training.faces.parameters import (
     NUM_EXPRESSION,
     NUM_OPTIONS,
 )
-from training.losses import explained_difference, face_weights, pair_loss, psnr_db
+from training.losses import explained_difference, face_weights, pair_loss, picture_loss, psnr_db
 from training.networks.stylegan2 import Crop, FactorFeatures, FactorMapping, Generator, SynthesisNetwork
 from training.optimizers import build_optimizers, schedule
 from training.recipes import GeneratorPhase, GeneratorRecipe
@@ -29,6 +29,8 @@ HELD_OUT_PICTURES = 64
 LATE = 0.6
 """From this share of a phase's steps on, the whole picture counts more."""
 EVALUATION_GAIN = 6.0
+SINGLES_GAIN = 3.0
+"""A single picture's loss counts about as much as a pair's, which adds differences and local weights."""
 
 
 def build_generator(recipe: GeneratorRecipe) -> Generator:
@@ -95,8 +97,7 @@ class GeneratorStage:
         late = within >= LATE * phase.steps
         share = phase.crop * (0.4 if late else 1.0)
         crop = FACE_CROP if rng.random() < share else None
-        pairs = self._pick(within, phase.batch // 2)
-        rows = np.stack([2 * pairs, 2 * pairs + 1], 1).ravel()
+        rows = self._pick_rows(phase, within)
         truth = to_pictures(self.pool.pictures[rows])
         truth = F.avg_pool2d(truth, truth.shape[-1] // resolution)
         factors = torch.from_numpy(self.pool.factors[rows])
@@ -110,7 +111,13 @@ class GeneratorStage:
             scale = crop.height * crop.width / 16**2
             truth, weights = truth[:, :, top, left], weights[:, :, top, left] * scale
             truth, drawn, weights = (t[:, :, rim:-rim, rim:-rim] for t in (truth, drawn, weights))
-        return pair_loss(drawn.float(), truth, weights), {"resolution": resolution}
+        paired = phase.batch - phase.singles
+        drawn = drawn.float()
+        loss = pair_loss(drawn[:paired], truth[:paired], weights, squared=phase.squared) * (paired / phase.batch)
+        if phase.singles:
+            alone = picture_loss(drawn[paired:] - truth[paired:], weights, phase.squared)
+            loss = loss + alone * (SINGLES_GAIN * phase.singles / phase.batch)
+        return loss, {"resolution": resolution}
 
     @torch.no_grad()
     def evaluate(self, ema: nn.ModuleDict) -> dict[str, float]:
@@ -126,6 +133,13 @@ class GeneratorStage:
         if (resolution, gain) not in self._weights:
             self._weights[resolution, gain] = face_weights(resolution, gain)
         return self._weights[resolution, gain]
+
+    def _pick_rows(self, phase: GeneratorPhase, step: int) -> np.ndarray:
+        """Give the pool's rows of a batch: pairs first, then one picture each of other pairs."""
+        count = (phase.batch - phase.singles) // 2
+        pairs = self._pick(step, count + phase.singles)
+        together = np.stack([2 * pairs[:count], 2 * pairs[:count] + 1], 1).ravel()
+        return np.concatenate([together, 2 * pairs[count:] + step % 2])
 
     def _pick(self, step: int, per_batch: int) -> np.ndarray:
         pairs = len(self.pool) // 2

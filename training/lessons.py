@@ -83,9 +83,15 @@ def strengths(caption: Caption) -> np.ndarray:
     return asked
 
 
+PLAIN_STRENGTHS = (0.75, 1.15)
+"""Captions within are one cluster of τ; a hint of a smile or a huge one may lie beside it."""
+
+
 def label(caption: Caption) -> int:
-    """Index in LABELS of a caption that asks for one thing or nothing, -1 for a compound."""
+    """Index in LABELS of a plain caption or one that asks for nothing, -1 for a compound and a weak or strong one."""
     if len(caption.targets) > 1:
+        return -1
+    if caption.targets and not PLAIN_STRENGTHS[0] <= caption.targets[0][1] <= PLAIN_STRENGTHS[1]:
         return -1
     return LABELS.index(caption.targets[0][0]) if caption.targets else len(LABELS) - 1
 
@@ -190,6 +196,7 @@ def build_lessons(settings: LanguageSettings, folder: Path) -> Lessons:
     embedded = torch.cat([
         encode_texts(teacher, teacher_tokenizer, part, cache)
         for part in (words + more, texts[: settings.distilled_captions], sentences)
+        if part
     ])  # fmt: skip
     centred = F.normalize(embedded - embedded.mean(0), dim=1)
     return Lessons(tokenizer, table, encode_rows(tokenizer, texts), *meaning, encode_rows(tokenizer, taught), centred)

@@ -15,18 +15,27 @@ def face_weights(resolution: int, gain: float = 6.0) -> Tensor:
     return (1 + gain * window)[None, None] / (1 + 0.25 * gain)
 
 
-def picture_loss(error: Tensor, weights: Tensor) -> Tensor:
-    """Give L1 + L1 of the gradients + half of L1 at half size, weighted by place.
+def picture_loss(error: Tensor, weights: Tensor, squared: float = 0.0) -> Tensor:
+    """Give L1 + L1 of the gradients + half of L1 at half size, weighted by place, plus `squared` times their squares.
+
+    L1 alone is content to leave thin things out (glasses, the nose's line, a collar); squares are not.
 
     Shapes: error [N,3,H,W], weights [N or 1,1,H,W].
     """
-    across = (error[..., 1:] - error[..., :-1]).abs() * weights[..., 1:]
-    down = (error[..., 1:, :] - error[..., :-1, :]).abs() * weights[..., 1:, :]
-    half = F.avg_pool2d(error, 2).abs() * F.avg_pool2d(weights, 2)
-    return (error.abs() * weights).mean() + across.mean() + down.mean() + 0.5 * half.mean()
+    across, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
+    half, half_weights = F.avg_pool2d(error, 2), F.avg_pool2d(weights, 2)
+    parts = ((error, weights, 1.0), (across, weights[..., 1:], 1.0), (down, weights[..., 1:, :], 1.0))
+    loss = torch.zeros(())
+    for part, local, share in (*parts, (half, half_weights, 0.5)):
+        loss = loss + share * (part.abs() * local).mean()
+        if squared:
+            loss = loss + squared * share * (part.square() * local).mean()
+    return loss
 
 
-def pair_loss(drawn: Tensor, truth: Tensor, weights: Tensor, difference_weight: float = 1.5) -> Tensor:
+def pair_loss(
+    drawn: Tensor, truth: Tensor, weights: Tensor, difference_weight: float = 1.5, squared: float = 0.0
+) -> Tensor:
     """Compare pictures and what changes between the two of each pair, with more weight where the pair differs.
 
     Shapes: drawn, truth [2P,3,H,W], rows 2i and 2i+1 one identity; weights [1,1,H,W].
@@ -34,7 +43,7 @@ def pair_loss(drawn: Tensor, truth: Tensor, weights: Tensor, difference_weight: 
     error = drawn - truth
     change = (truth[0::2] - truth[1::2]).abs().mean(1, keepdim=True)
     local = weights * (1 + 3 * (change * 4).clamp(max=1))
-    whole = picture_loss(error, local.repeat_interleave(2, 0))
+    whole = picture_loss(error, local.repeat_interleave(2, 0), squared)
     return whole + difference_weight * picture_loss(error[0::2] - error[1::2], local)
 
 

@@ -30,6 +30,8 @@ class GeneratorPhase:
     half_size: float = 0.0  # share of the steps first done at half the resolution
     face_gain: float = 6.0  # how much more than the rest eyes and mouth count
     late_face_gain: float = 2.5  # the same in the last 40% of the steps
+    squared: float = 0.0  # weight of squared errors beside absolute ones
+    singles: int = 0  # how many of the batch are single pictures instead of pairs: more identities a step
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,19 @@ HUMAN_128 = Recipe(
             # whole pictures: outlines, clothes, glasses
             GeneratorPhase(
                 resolution=128, steps=3000, batch=8, lr=3e-3, crop=0.0, flat=0.25, face_gain=2.5, late_face_gain=2.0
+            ),
+            # more identities a step, and squares: noses, glasses, clothes
+            GeneratorPhase(
+                resolution=128,
+                steps=2000,
+                batch=8,
+                lr=8e-3,
+                crop=0.0,
+                flat=0.5,
+                face_gain=2.0,
+                late_face_gain=2.0,
+                squared=10.0,
+                singles=4,
             ),
         ),
     ),

@@ -41,7 +41,7 @@ def test_factor_vectors_keep_every_parameter():
 
 def test_sampling_stays_in_range_and_keeps_the_rules():
     seen = {category.name: set() for category in CATEGORIES}
-    for params in faces(600, seed=3):
+    for params in faces(3000, seed=3):
         for name, factor in FACTORS_BY_NAME.items():
             assert factor.low <= params[name] <= factor.high
         if params["fem"] > 0.15:

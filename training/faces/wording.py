@@ -160,7 +160,7 @@ def roughen(rng: np.random.Generator, text: str) -> str:
     """Write a sentence as people type: typos, capitals, punctuation, "please"."""
     if rng.random() < 0.05:
         text = f"please {text}" if rng.random() < 0.5 else f"{text} please"
-    if rng.random() < 0.06:
+    if rng.random() < 0.12:
         text = _mistype(rng, text)
     draw = rng.random()
     if draw < 0.03:

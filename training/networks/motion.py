@@ -211,21 +211,19 @@ class MotionNetwork(nn.Module):
         phases, now = phase_features(progress), factors[:, : self.num_moved]
         fixed = torch.cat([image_embed * math.sqrt(self.embed_dim), intensity[:, None], now], 1)[:, None]
         moved = self._layers(torch.cat([motion_codes * self.code_scale, phases, fixed.expand(-1, frames, -1)], 2))
-        still = self._layers(
-            torch.cat([torch.zeros_like(motion_codes[:, :1]), torch.zeros_like(phases[:, :1]), fixed], 2)
-        )
-        reached = now[:, None] + (moved - still)
+        reached = now[:, None] + (moved - moved[:, :1])
         return torch.maximum(torch.minimum(reached, self.highs), self.lows) - now[:, None]
 
     def map(self, factors: Tensor, change: Tensor) -> Tensor:
-        """Give delta_ws: what the generator's mapping makes of the changed factors, less what it makes of the face.
+        """Give delta_ws: what the generator's mapping makes of the changed factors, less what it makes of frame 0.
 
         Shapes: factors [N,factor_dim], change [N,T,moved] → [N,T,num_ws,w_dim].
         """
         still = factors[:, None].expand(-1, change.shape[1], -1)
         moved = torch.cat([still[..., : self.num_moved] + change, still[..., self.num_moved :]], 2)
         w = self.mapping(moved.flatten(0, 1)).unflatten(0, change.shape[:2])
-        return (w - self.mapping(factors)[:, None])[:, :, None] * self.row_gates[:, None]
+        # frame 0 is the face itself: subtracting its own row makes Δ_0 exactly zero
+        return (w - w[:, :1])[:, :, None] * self.row_gates[:, None]
 
     def _layers(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(self.fc0(x), 0.2) * SQRT2
