@@ -19,7 +19,7 @@ from training.faces.expressions import CYCLIC, EXPRESSIONS
 from training.faces.parameters import EXPRESSION_FACTORS, FACTOR_MEANS, HALF_RANGES, NUM_EXPRESSION, Z_DIM
 from training.losses import relative_motion_loss
 from training.networks.encoder import ImageTower
-from training.networks.motion import MotionNetwork
+from training.networks.motion import MotionNetwork, envelopes
 from training.networks.stylegan2 import FactorMapping
 from training.optimizers import schedule
 from training.recipes import MotionRecipe
@@ -62,13 +62,7 @@ def amplitude(progress: Tensor, cyclic: Tensor) -> Tensor:
 
     Shapes: progress [N,T], cyclic [N,K] → [N,T,K].
     """
-
-    def smoothstep(x: Tensor) -> Tensor:
-        x = x.clamp(0, 1)
-        return x * x * (3 - 2 * x)
-
-    rise = smoothstep(progress)[:, :, None]
-    bump = smoothstep(torch.minimum(progress, 1 - progress) / 0.4)[:, :, None]
+    rise, bump = (envelope[:, :, None] for envelope in envelopes(progress))
     return rise + (bump - rise) * cyclic[:, None]
 
 

@@ -6,6 +6,7 @@ stored features.
 
 import copy
 import dataclasses
+import hashlib
 import json
 import tomllib
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ from training.recipes import Recipe
 from training.renders import Pool, open_pool, render_pool
 
 HELD_OUT_FEATURES = 256
+TEXT_MARK = "text.sha256"
 
 
 class MissingStageError(RuntimeError):
@@ -100,11 +102,19 @@ class Run:
         """Train the motion network against the teacher."""
         recipe = self.recipe.motion
         self._train("motion", recipe.steps, recipe, self._build_motion_stage)
+        # motion is made for one text tower: export refuses another
+        (self.folder / "motion" / TEXT_MARK).write_text(self._hash_text())
 
     def export(self, directory: Path) -> Path:
         """Write the bundle."""
         from training.export.bundle import Parts, export_bundle
 
+        mark = self.folder / "motion" / TEXT_MARK
+        if not mark.exists() or mark.read_text() != self._hash_text():
+            raise MissingStageError(
+                f"{self.folder / 'motion'} was not trained with the text tower in {self.folder / 'text'}: "
+                "remove the embedding and motion folders and run those stages again"
+            )
         trunk, head = self.load_trunk()
         generator = self.load_generator()
         encoder = build_wplus_encoder(Inversion(trunk, copy.deepcopy(head), generator))
@@ -275,6 +285,12 @@ class Run:
         tower = self.load_tower(trunk)
         num_ws = generator.synthesis.num_ws
         return MotionStage(self.recipe.motion, generator.mapping, tower, self.embed_texts(), faces, num_ws)
+
+    def _hash_text(self) -> str:
+        tower = self.folder / "text" / "tower.safetensors"
+        if not tower.exists():
+            raise MissingStageError(f"{tower} is missing: run the language stage first")
+        return hashlib.sha256(tower.read_bytes()).hexdigest()
 
     def _open(self, name: str) -> Pool:
         try:

@@ -9,7 +9,7 @@ from training.faces.expressions import apply_expression
 from training.faces.parameters import EXPRESSION_FACTORS, encode, sample_parameters
 from training.generator import build_generator
 from training.motion import amplitude, build_motion_network, move_factors, tabulate_targets, teach
-from training.networks.motion import PaperMotion
+from training.networks.motion import PaperMotion, envelopes
 from training.recipes import SMOKE
 
 NAMES = [factor.name for factor in EXPRESSION_FACTORS]
@@ -66,6 +66,17 @@ def test_frame_0_is_exactly_still(ours):
     assert torch.equal(delta_ws[:, 0], torch.zeros_like(delta_ws[:, 0]))
     assert torch.equal(codes[:, 0], torch.zeros_like(codes[:, 0]))
     assert delta_ws[:, -1].abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_both_envelopes_start_softly_and_the_second_comes_back():
+    rising, passing = envelopes(torch.linspace(0, 1, 41))
+    for envelope in (rising, passing):
+        assert envelope[0] == 0
+        assert envelope[1] < 0.3 * (envelope[1:] - envelope[:-1]).max()
+    assert rising[-1] == 1
+    assert passing[-1] == 0
+    assert passing[20] == 1
 
 
 @torch.no_grad()

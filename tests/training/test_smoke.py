@@ -64,6 +64,17 @@ def test_more_steps_go_on_from_the_checkpoint(run):
     assert any("resumed at step 4 of 5" in line for line in lines)
 
 
+def test_export_refuses_another_text_tower(run):
+    _, folder, _ = run
+    mark = folder / "motion" / "text.sha256"
+    kept = mark.read_text()
+    mark.write_text("another")
+    with pytest.raises(MissingStageError, match="was not trained with the text tower"):
+        Run(SMOKE, folder).export(folder / "other")
+    mark.write_text(kept)
+    assert not (folder / "other").exists()
+
+
 def test_a_stage_without_its_predecessor_says_so(tmp_path):
     with pytest.raises(MissingStageError, match="run the renders stage first"):
         Run(SMOKE, tmp_path).generator()

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from training.networks.motion import CELL_SPEED, NUM_PHASES, TOTAL_STEP, MotionNetwork
+from training.networks.motion import CELL_SPEED, NUM_PHASES, PASSING_RISE, TOTAL_STEP, MotionNetwork
 from training.networks.stylegan2 import FACTOR_GAIN, OPTION_GAIN, SQRT2, FactorMapping, FullyConnected
 
 END = 2**31 - 1
@@ -97,6 +97,18 @@ def _add_phases(graph: GraphBuilder, progress: str) -> str:
     return graph.add("Concat", *[graph.add("Unsqueeze", part, axis) for part in parts], axis=1)
 
 
+def _add_smoothstep(graph: GraphBuilder, x: str) -> str:
+    x = graph.add("Min", graph.add("Max", x, graph.constant(0)), graph.constant(1))
+    slope = graph.add("Sub", graph.constant(3), graph.add("Mul", graph.constant(2), x))
+    return graph.add("Mul", graph.add("Mul", x, x), slope)
+
+
+def _add_envelopes(graph: GraphBuilder, progress: str) -> tuple[str, str]:
+    nearest = graph.add("Min", progress, graph.add("Sub", graph.constant(1), progress))
+    passing = _add_smoothstep(graph, graph.add("Div", nearest, graph.constant(PASSING_RISE)))
+    return _add_smoothstep(graph, progress), passing
+
+
 def _add_clip(graph: GraphBuilder, network: MotionNetwork, x: str) -> str:
     lows, highs = graph.constant(network.lows.numpy()), graph.constant(network.highs.numpy())
     return graph.add("Max", graph.add("Min", x, highs), lows)
@@ -162,7 +174,10 @@ def build_motion_graph(network: MotionNetwork, opset: int) -> onnx.ModelProto:
     x = graph.activate(graph.linear(network.fc0, x), 0.2, SQRT2)
     x = graph.activate(graph.linear(network.fc1, x), 0.2, SQRT2)
     x = graph.linear(network.fc2, x)
-    reached = _add_clip(graph, network, graph.add("Add", now, graph.add("Sub", x, graph.slice(x, 0, 1))))
+    rising, passing = _add_envelopes(graph, column)
+    rises = graph.add("Mul", graph.slice(x, 0, moved_dim, axis=1), rising)
+    passes = graph.add("Mul", graph.slice(x, moved_dim, END, axis=1), passing)
+    reached = _add_clip(graph, network, graph.add("Add", now, graph.add("Add", rises, passes)))
     rest = graph.add("Tile", graph.slice(factors, moved_dim, END, axis=1), times)
     w = _add_mapping(graph, network.mapping, graph.add("Concat", reached, rest, axis=1))
     moved = graph.add("Unsqueeze", graph.add("Sub", w, graph.slice(w, 0, 1)), graph.constant(np.array([1]), np.int64))

@@ -18,6 +18,8 @@ PAPER_DECAYS = ("const", "linear", "sqrt", "exp")
 CELL_SPEED = 4.0
 """How much faster than the paper's our cell moves, so that weights of unit size reach far enough."""
 NUM_PHASES = 6
+PASSING_RISE = 0.4
+"""Share of a video in which something that passes comes up, and goes again."""
 
 
 def decay(kind: str, k: int, frames: int) -> float:
@@ -108,10 +110,24 @@ def phase_features(progress: Tensor) -> Tensor:
 
     Shapes: [...] in [0,1] → [...,NUM_PHASES], all zero at progress 0.
     """
-    rise = progress * progress * (3 - 2 * progress)
+    rise = smoothstep(progress)
     turn = 2 * math.pi * progress
     half = torch.sin(math.pi * progress)
     return torch.stack([progress, rise, half, half * half, torch.sin(turn), half**4], -1)
+
+
+def smoothstep(x: Tensor) -> Tensor:
+    """Rise softly from 0 at 0 to 1 at 1."""
+    x = x.clamp(0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def envelopes(progress: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the two ways of motion in time: rise and stay; up, a moment at the top, and back.
+
+    Shapes: [...] in [0,1] → [...] twice, both in [0,1] and 0 at progress 0.
+    """
+    return smoothstep(progress), smoothstep(torch.minimum(progress, 1 - progress) / PASSING_RISE)
 
 
 class MotionNetwork(nn.Module):
@@ -153,7 +169,7 @@ class MotionNetwork(nn.Module):
         self.read1 = FullyConnected(hidden, factor_dim)
         self.fc0 = FullyConnected(2 * embed_dim + NUM_PHASES + 1 + self.num_moved, hidden)
         self.fc1 = FullyConnected(hidden, hidden)
-        self.fc2 = FullyConnected(hidden, self.num_moved)
+        self.fc2 = FullyConnected(hidden, 2 * self.num_moved)
         self.row_gates = nn.Parameter(torch.ones(num_ws))
 
     def forward(
@@ -203,15 +219,19 @@ class MotionNetwork(nn.Module):
     def change(
         self, motion_codes: Tensor, image_embed: Tensor, factors: Tensor, intensity: Tensor, progress: Tensor
     ) -> Tensor:
-        """Say how the factors change: M(m_k, phase) − M(0, 0), within the factors' ranges.
+        """Say how the factors change, within their ranges: what rises and stays, and what comes and goes.
 
-        Shapes: motion_codes [N,T,embed_dim], factors [N,factor_dim] → [N,T,moved], zero at frame 0.
+        The two envelopes start softly; the second is back at zero in the end, so a wink ends with open eyes.
+
+        Shapes: motion_codes [N,T,embed_dim], factors [N,factor_dim] → [N,T,moved], zero at progress 0.
         """
         frames = motion_codes.shape[1]
         phases, now = phase_features(progress), factors[:, : self.num_moved]
         fixed = torch.cat([image_embed * math.sqrt(self.embed_dim), intensity[:, None], now], 1)[:, None]
-        moved = self._layers(torch.cat([motion_codes * self.code_scale, phases, fixed.expand(-1, frames, -1)], 2))
-        reached = now[:, None] + (moved - moved[:, :1])
+        shaped = self._layers(torch.cat([motion_codes * self.code_scale, phases, fixed.expand(-1, frames, -1)], 2))
+        rising, passing = (envelope[:, :, None] for envelope in envelopes(progress))
+        moved = rising * shaped[..., : self.num_moved] + passing * shaped[..., self.num_moved :]
+        reached = now[:, None] + moved
         return torch.maximum(torch.minimum(reached, self.highs), self.lows) - now[:, None]
 
     def map(self, factors: Tensor, change: Tensor) -> Tensor:
