@@ -19,6 +19,7 @@ from training.faces.parameters import (
     FACTOR_HIGHS,
     FACTOR_LOWS,
     FACTOR_MEANS,
+    FACTOR_NAMES,
     HALF_RANGES,
     NUM_CONTINUOUS,
     NUM_EXPRESSION,
@@ -31,7 +32,11 @@ from training.optimizers import build_optimizers, schedule
 from training.recipes import EncoderRecipe, InversionRecipe
 from training.renders import Pool
 
+HUES = torch.tensor([name.endswith("_hue") for name in FACTOR_NAMES])
 POSE_SLICE = slice(NUM_EXPRESSION - 3, NUM_EXPRESSION)
+
+FACE_GAIN, SQUARED = 2.5, 4.0
+"""Of the inversion's picture loss: the whole picture counts, and large errors (a wrong background) count more."""
 
 
 def factor_bounds() -> tuple[Tensor, Tensor]:
@@ -88,8 +93,10 @@ def factor_loss(read: Factors, truth: Tensor) -> Tensor:
     """
     weights = torch.ones(NUM_CONTINUOUS)
     weights[:NUM_EXPRESSION] = 2.0
-    error = F.smooth_l1_loss(read.continuous.float(), truth[:, :NUM_CONTINUOUS], beta=0.1, reduction="none")
-    loss = (error * weights).mean()
+    error = read.continuous.float() - truth[:, :NUM_CONTINUOUS]
+    # a hue of 1 is the hue of −1: measure around the circle
+    error = torch.where(HUES, torch.remainder(error + 1, 2) - 1, error)
+    loss = (F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1, reduction="none") * weights).mean()
     for category in CATEGORIES:
         where = CATEGORY_SLICES[category.name]
         logits = read.logits[:, where.start - NUM_CONTINUOUS : where.stop - NUM_CONTINUOUS].float()
@@ -123,7 +130,7 @@ class FactorStage:
         torch.manual_seed(recipe.seed)
         self.recipe, self.pool, self.steps, self.ema_decay = recipe, pool, recipe.steps, recipe.ema_decay
         self.modules = nn.ModuleDict({"trunk": build_trunk(recipe), "head": build_factor_head(recipe)})
-        self.modules = self.modules.to(memory_format=torch.channels_last)
+        self.modules.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare it
         self.optimizers = build_optimizers([self.modules], recipe.lr)
         self.held_pictures = to_pictures(held_out.pictures[:256])
         self.held_factors = torch.tensor(held_out.factors[:256])
@@ -187,7 +194,7 @@ class InversionStage:
         self.modules = nn.ModuleDict({"encoder": self.encoder})
         self.optimizers = build_optimizers([self.encoder], recipe.lr)
         self.held_pictures = to_pictures(held_out.pictures[:128])
-        self.weights = face_weights(self.held_pictures.shape[-1])
+        self.weights = face_weights(self.held_pictures.shape[-1], FACE_GAIN)
 
     def learning_rate(self, step: int) -> float:
         """Give the learning rate at a step."""
@@ -217,7 +224,7 @@ class InversionStage:
         if drawn_stage:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 drawn = self.generator.synthesis(ws)
-            loss = loss + picture_loss(drawn.float() - truth, self.weights)
+            loss = loss + picture_loss(drawn.float() - truth, self.weights, squared=SQUARED)
         return loss, {}
 
     @torch.no_grad()

@@ -59,7 +59,8 @@ class GeneratorStage:
     def __init__(self, recipe: GeneratorRecipe, pool: Pool, held_out: Pool) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.pool = recipe, pool
-        self.generator = build_generator(recipe).to(memory_format=torch.channels_last)
+        self.generator = build_generator(recipe)
+        self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare it
         self.modules = nn.ModuleDict({"generator": self.generator})
         self.optimizers = build_optimizers([self.generator], recipe.phases[0].lr)
         self.ema_decay = recipe.ema_decay

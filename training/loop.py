@@ -54,7 +54,7 @@ class Stage(Protocol):
         """Measure on held-out data with averaged weights."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write beside the file, flush to the disk, then rename: a reader sees the old file or the whole new one."""
     temporary = path.with_name(path.name + ".part")
     write(temporary)
@@ -153,7 +153,7 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dict(options), indent=2, sort_keys=True)
-    write_atomically(folder / "options.json", lambda path: path.write_text(text) and None)
+    write_atomically(folder / "options.json", lambda path: path.write_text(text))
     ema = copy.deepcopy(stage.modules).eval().requires_grad_(False)
     first = load_checkpoint(stage, ema, folder)
     if first:

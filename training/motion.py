@@ -1,12 +1,12 @@
 """The motion stage: sentence and face → delta_ws, taught by trajectories that the renderer's factors spell out.
 
 The teacher moves a face's factors towards the sentence's targets, smoothly in time. The network is held to these
-changes of factors, |δ − δ*|² ÷ |δ*|²; its mapper turns them into Δ = mapping(factors + δ) − mapping(factors). No picture is drawn.
-The generator and both towers are frozen.
+changes of factors, |δ − δ*|² ÷ |δ*|²; its mapper turns them into Δ = mapping(factors + δ) − mapping(factors).
+No picture is drawn. The generator and both towers are frozen.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -158,7 +158,7 @@ class MotionStage:
         network = self.network
         read = network.read(faces)
         codes = network.recur(texts, faces, noise, intensity, progress)
-        change = network.change(codes, faces, read, intensity, progress)
+        change = network.change(codes, faces, read.detach(), intensity, progress)
         follow = relative_motion_loss(change[:, :, None], teacher[:, :, None], self.floor)
         kept = (read - self.factors[rows]).square()
         kept = kept[:, :NUM_EXPRESSION].mean() + 0.3 * kept[:, NUM_EXPRESSION:].mean()
@@ -176,7 +176,7 @@ class MotionStage:
         intensity = torch.ones(count)
         targets = self.targets.take(rows)
         teacher = teach(self.held_factors, targets, intensity, progress)
-        network, faces = ema["motion"], self.held_faces
+        network, faces = cast("MotionNetwork", ema["motion"]), self.held_faces
         noise = torch.zeros(count, self.recipe.h_dim)
         codes = network.recur(self.texts[rows], faces, noise, intensity, progress)
         change = network.change(codes, faces, network.read(faces), intensity, progress)

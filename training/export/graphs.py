@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -29,7 +30,7 @@ from training.faces.parameters import (
     POSE_FACTORS,
 )
 from training.networks.encoder import FactorHead, Trunk
-from training.networks.stylegan2 import SQRT2, FullyConnected, Generator, SynthesisLayer, ToRGB
+from training.networks.stylegan2 import SQRT2, FullyConnected, Generator, SynthesisBlock, SynthesisLayer, ToRGB
 
 OPSET = 20
 
@@ -108,7 +109,7 @@ class SynthesisGraph(nn.Module):
         self.conv1, self.torgb = ExportLayer(source.conv1), ExportToRGB(source.torgb)
         self.blocks = nn.ModuleList(
             nn.ModuleList([ExportLayer(block.conv0), ExportLayer(block.conv1), ExportToRGB(block.torgb)])
-            for block in source.blocks
+            for block in cast("list[SynthesisBlock]", source.blocks)
         )
 
     def forward(self, ws: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ class SynthesisGraph(nn.Module):
         x = self.conv1(self.const.expand(ws.shape[0], -1, -1, -1), ws[:, 0])
         rgb = self.torgb(x, ws[:, 1])
         for i, block in enumerate(self.blocks):
-            conv0, conv1, torgb = block
+            conv0, conv1, torgb = cast("list[nn.Module]", block)
             row = 2 * i + 1
             x = conv1(conv0(x, ws[:, row]), ws[:, row + 1])
             rgb = F.conv_transpose2d(rgb, self.upsample, stride=2, padding=1, groups=3) + torgb(x, ws[:, row + 2])
@@ -129,6 +130,13 @@ class MappingGraph(nn.Module):
 
     truncation_psi scales z: 1 is the whole variety, 0 one most common face.
     """
+
+    means: Tensor
+    stds: Tensor
+    lows: Tensor
+    highs: Tensor
+    pose: Tensor
+    half_ranges: Tensor
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ PyTorch's exporter would unroll the loop to a fixed T. Imports onnx and the netw
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,7 +30,7 @@ class GraphBuilder:
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
 
-    def add(self, op: str, *inputs: str, output: str | None = None, **attributes: object) -> str:
+    def add(self, op: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Add a node and give its output's name."""
         name = output or f"{self.prefix}n{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, list(inputs), [name], **attributes))

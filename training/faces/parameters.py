@@ -108,7 +108,7 @@ FACTOR_MEANS: Vector = np.array([factor.mean for factor in CONTINUOUS_FACTORS], 
 FACTOR_STDS: Vector = np.array([factor.std for factor in CONTINUOUS_FACTORS], np.float32)
 FACTOR_LOWS: Vector = np.array([factor.low for factor in CONTINUOUS_FACTORS], np.float32)
 FACTOR_HIGHS: Vector = np.array([factor.high for factor in CONTINUOUS_FACTORS], np.float32)
-HALF_RANGES: Vector = (FACTOR_HIGHS - FACTOR_LOWS) / 2
+HALF_RANGES: Vector = (FACTOR_HIGHS - FACTOR_LOWS) / np.float32(2)
 
 
 def category_slices() -> dict[str, slice]:

@@ -213,7 +213,7 @@ class MotionNetwork(nn.Module):
         """
         x = F.leaky_relu(self.read0(image_embed * math.sqrt(self.embed_dim)), 0.2) * SQRT2
         factors = self.read1(x)
-        moved = torch.maximum(torch.minimum(factors[:, : self.num_moved], self.highs), self.lows)
+        moved = self._clip(factors[:, : self.num_moved])
         return torch.cat([moved, factors[:, self.num_moved :]], 1)
 
     def change(
@@ -232,7 +232,7 @@ class MotionNetwork(nn.Module):
         rising, passing = (envelope[:, :, None] for envelope in envelopes(progress))
         moved = rising * shaped[..., : self.num_moved] + passing * shaped[..., self.num_moved :]
         reached = now[:, None] + moved
-        return torch.maximum(torch.minimum(reached, self.highs), self.lows) - now[:, None]
+        return self._clip(reached) - now[:, None]
 
     def map(self, factors: Tensor, change: Tensor) -> Tensor:
         """Give delta_ws: what the generator's mapping makes of the changed factors, less what it makes of frame 0.
@@ -244,6 +244,11 @@ class MotionNetwork(nn.Module):
         w = self.mapping(moved.flatten(0, 1)).unflatten(0, change.shape[:2])
         # frame 0 is the face itself: subtracting its own row makes Δ_0 exactly zero
         return (w - w[:, :1])[:, :, None] * self.row_gates[:, None]
+
+    def _clip(self, x: Tensor) -> Tensor:
+        """Clip to the factors' ranges; gradients pass, or whatever starts beyond an edge would stay there for ever."""
+        clipped = torch.maximum(torch.minimum(x, self.highs), self.lows)
+        return x + (clipped - x).detach() if torch.is_grad_enabled() else clipped
 
     def _layers(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(self.fc0(x), 0.2) * SQRT2

@@ -7,7 +7,7 @@ The mapping here is for rendered domains: its input is a factor vector. No file 
 
 import itertools
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +63,8 @@ class FullyConnected(nn.Module):
 class SynthesisLayer(nn.Module):
     """Modulated 3×3 convolution, optionally upsampling by a transposed convolution and a depthwise blur."""
 
+    blur: Tensor
+
     def __init__(self, in_channels: int, out_channels: int, w_dim: int, up: bool = False) -> None:
         super().__init__()
         self.up = up
@@ -87,7 +89,7 @@ class SynthesisLayer(nn.Module):
         # √2 of the activation is folded into bias and demodulation
         scale = (demodulation * SQRT2)[:, :, None, None].to(x.dtype)
         x = torch.addcmul((self.bias * SQRT2).to(x.dtype), x, scale)
-        return F.leaky_relu(x, 0.2, inplace=not torch.jit.is_tracing())
+        return F.leaky_relu(x, 0.2, inplace=not torch.jit.is_tracing())  # type: ignore[attr-defined]
 
 
 class ToRGB(nn.Module):
@@ -119,6 +121,8 @@ class SynthesisBlock(nn.Module):
 class SynthesisNetwork(nn.Module):
     """ws → picture; `channels` gives the width at 4, 8, … resolution."""
 
+    upsample: Tensor
+
     def __init__(self, resolution: int, w_dim: int, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.resolution, self.w_dim, self.channels = resolution, w_dim, channels
@@ -144,7 +148,8 @@ class SynthesisNetwork(nn.Module):
         x = self.conv1(x, ws[:, 0])
         rgb = self.torgb(x, ws[:, 1])
         row, size = 1, 4
-        for block in self.blocks:
+        for module in self.blocks:
+            block = cast("SynthesisBlock", module)
             size *= 2
             if size > (resolution or self.resolution):
                 break
@@ -163,6 +168,9 @@ class SynthesisNetwork(nn.Module):
 class FactorFeatures(nn.Module):
     """Fixed features of a factor vector: raw values, Gaussian bumps for expression factors, sines for identity
     factors."""
+
+    centers: Tensor
+    inverse_widths: Tensor
 
     def __init__(self, lows: Tensor, highs: Tensor, num_expression: int, num_options: int, bumps: int = 8) -> None:
         """`lows`, `highs` [continuous]: ranges of the factor vector's continuous part, expression factors first."""
@@ -191,6 +199,8 @@ class FactorMapping(nn.Module):
 
     The face's truth is known, so z is the factor vector; w of sampled faces is w of sampled factors.
     """
+
+    w_avg: Tensor
 
     def __init__(self, features: FactorFeatures, w_dim: int, hidden: int = 256) -> None:
         super().__init__()
