@@ -50,7 +50,7 @@ class Animator:
         tokenizer = WordPieceTokenizer.from_bytes(bundle.read(self.manifest.tokenizer))
         self._text = TextEncoder(sessions["text"], tokenizer, self.manifest.max_tokens)
         self._encoder = ImageEncoder(sessions["encoder"], sessions["image"])
-        self._motion = MotionGenerator(sessions["motion"], self.manifest.h_dim)
+        self._motion = MotionGenerator(sessions["motion"], self.manifest.h_dim, self.manifest.motion_steps)
         self._synthesis = Synthesizer(sessions["synthesis"])
 
     @classmethod

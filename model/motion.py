@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -20,9 +19,6 @@ from model.sessions import Session, as_float32
 
 Easing = Literal["smooth", "linear"]
 
-# The recurrence is a sum of small steps, so with very few frames it would take coarse ones and end elsewhere than the
-# same motion with many frames. Between two frames that lie farther apart than this it takes steps that nobody sees.
-LONGEST_STEP = 1.0 / 16.0
 _NOISE_STREAM = 1  # stream 0 of a seed belongs to sampled faces
 _START_TOLERANCE = 1e-4
 
@@ -48,9 +44,10 @@ class Motion:
 class MotionGenerator:
     """Runs the bundle's motion graph over the frames of a video."""
 
-    def __init__(self, session: Session, h_dim: int) -> None:
+    def __init__(self, session: Session, h_dim: int, steps: int = 16) -> None:
         self._session = session
         self._h_dim = h_dim
+        self._steps = steps
 
     def generate(
         self,
@@ -107,14 +104,18 @@ class MotionGenerator:
         stream: int,
         intensity: float,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return delta_ws and motion_codes at the wanted progresses (rising, in [0, 1])."""
-        grid, picked = refine_grid(wanted)
+        """Return delta_ws and motion_codes at the wanted progresses, read off a spline through the graph's steps.
+
+        The recurrence sums up its steps, so it ends elsewhere after 480 small ones than after the few that it was
+        trained with (measured on the human bundle: 7 % less motion, and winks that do not quite come back). It takes
+        the trained number of steps here whatever T is, and the same sentence is the same motion at every length.
+        """
         outputs = self._session.run(
             text_embed=as_float32(text_embed[None]),
             image_embed=as_float32(image_embed[None]),
             noise=draw_normal(seed, _NOISE_STREAM + stream, self._h_dim)[None],
             intensity=np.array([intensity], np.float32),
-            progress=grid.astype(np.float32),
+            progress=np.linspace(0.0, 1.0, self._steps + 1).astype(np.float32),
         )
         deltas, codes = as_float32(outputs["delta_ws"]), as_float32(outputs["motion_codes"])
         if not np.isfinite(deltas).all() or np.abs(deltas[0]).max(initial=0.0) > _START_TOLERANCE:
@@ -127,7 +128,8 @@ class MotionGenerator:
         if intensity == 0.0:  # a still face is promised exactly, and a trained graph keeps it only nearly
             deltas[:] = 0.0
             codes[:] = 0.0
-        return deltas[picked], codes[picked]
+        weights = weigh_knots(self._steps, wanted)
+        return _blend(weights, deltas), _blend(weights, codes)
 
 
 def lay_frames(frames: int, segments: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -140,18 +142,37 @@ def lay_frames(frames: int, segments: int) -> tuple[NDArray[np.int64], NDArray[n
     return segment, np.clip(time - segment, 0.0, 1.0)
 
 
-def refine_grid(wanted: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return a grid from 0 over all wanted points without a gap above LONGEST_STEP, and where the wanted points are.
+def weigh_knots(steps: int, wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how much each of the evenly spread knots counts at the wanted points: a cubic spline as a matrix.
 
-    Shapes: wanted [n], rising → grid [m], picked [n] with ``grid[picked] == wanted``.
+    Twice continuously differentiable, and at rest at both ends, as every trained motion is.
+
+    Shapes: wanted [n] in [0, 1] → [n,steps + 1]; a point on a knot is that knot exactly.
     """
-    points = np.unique(np.concatenate([[0.0], wanted]))
-    pieces = [points[:1]]
-    for low, high in pairwise(points):
-        steps = max(1, int(np.ceil((high - low) / LONGEST_STEP - 1e-9)))
-        pieces.append(np.append(low + (high - low) * np.arange(1, steps) / steps, high))
-    grid = np.concatenate(pieces)
-    return grid, np.searchsorted(grid, wanted)
+    count = steps + 1
+    # Slopes m at the knots (in units of one step): m₀ = mₙ = 0, and m₋ + 4m + m₊ = 3(y₊ − y₋) between them.
+    left, right = np.eye(count), np.zeros((count, count))
+    for k in range(1, steps):
+        left[k, k - 1 : k + 2] = 1.0, 4.0, 1.0
+        right[k, k - 1], right[k, k + 1] = -3.0, 3.0
+    slopes = np.linalg.solve(left, right)
+    place = np.clip(wanted, 0.0, 1.0) * steps
+    knot = np.minimum(place.astype(np.int64), steps - 1)
+    t = (place - knot)[:, None]
+    values = np.eye(count)
+    rise: NDArray[np.float64] = t * t * (3.0 - 2.0 * t)
+    weights: NDArray[np.float64] = (
+        values[knot] * (1.0 - rise)
+        + values[knot + 1] * rise
+        + slopes[knot] * (t * (1.0 - t) ** 2)
+        - slopes[knot + 1] * (t * t * (1.0 - t))
+    )
+    return weights
+
+
+def _blend(weights: NDArray[np.float64], knots: NDArray[np.float32]) -> NDArray[np.float32]:
+    flat = weights @ knots.reshape(len(knots), -1).astype(np.float64)
+    return flat.astype(np.float32).reshape(len(weights), *knots.shape[1:])
 
 
 def smoothstep(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from model.errors import BundleError
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+DEFAULT_MOTION_STEPS = 16
 GRAPH_NAMES = ("text", "image", "encoder", "motion", "mapping", "synthesis", "quality")
 OPTIONAL_GRAPHS = frozenset({"quality"})
 
@@ -61,6 +62,7 @@ class Manifest:
     parity: Mapping[str, Any] = field(default_factory=dict)
     made_by: Mapping[str, Any] = field(default_factory=dict)
     card: str | None = None
+    motion_steps: int = DEFAULT_MOTION_STEPS
     schema_version: int = SCHEMA_VERSION
     extra: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = field(default="", compare=False)
@@ -101,6 +103,7 @@ class Manifest:
             parity=_mapping(data, "parity"),
             made_by=_mapping(data, "made_by"),
             card=_optional_text(data, "card"),
+            motion_steps=_count(data, "motion_steps") if "motion_steps" in data else DEFAULT_MOTION_STEPS,
             extra={key: value for key, value in data.items() if key not in known},
             sha256=sha256,
         )
@@ -125,6 +128,7 @@ class Manifest:
             "opset": self.opset,
             "input_resolution": self.input_resolution,
             "max_tokens": self.max_tokens,
+            "motion_steps": self.motion_steps,
             "files": {name: {"sha256": e.sha256, "bytes": e.bytes} for name, e in sorted(self.files.items())},
             "graphs": dict(self.graphs),
             "tokenizer": self.tokenizer,
