@@ -12,7 +12,7 @@ from PIL import Image
 from training.faces.human import render
 from training.faces.parameters import EXPRESSION_FACTORS, Parameters, sample_parameters
 
-SAMPLES = {"ada": 991002, "ben": 991023, "chidi": 991005, "dalia": 991021, "emil": 991035, "fay": 991043}
+SAMPLES = {"ada": 991002, "ben": 991023, "chidi": 991005, "dalia": 991021, "emil": 991035, "fay": 991041}
 SIZE_PX = 512
 CALM_CURVE = 0.12
 """A mouth that neither smiles nor droops, so that every expression shows."""
