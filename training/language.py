@@ -165,7 +165,11 @@ class LanguageReport:
         return {"top1": self.top1, "top1_open": self.top1_open, "core": float(np.mean(core)), **rest}
 
 
-def class_prototypes(tower: TextTower, tokenizer: Tokenizer, count: int = 96, seed: int = 77) -> Tensor:
+Embed = Callable[[Sequence[str]], Tensor]
+"""Sentences → τ [N, embed_dim], unit norm."""
+
+
+def class_prototypes(embed: Embed, count: int = 96, seed: int = 77) -> Tensor:
     """Mean τ of plain captions of each label, unit norm, [len(LABELS), embed_dim]."""
     rng = np.random.default_rng(seed)
     found = []
@@ -175,7 +179,7 @@ def class_prototypes(tower: TextTower, tokenizer: Tokenizer, count: int = 96, se
             caption = sample_caption(rng, name)
             if name == NEUTRAL or (len(caption.targets) == 1 and caption.targets[0][1] >= 0.8):
                 texts.append(caption.text)
-        found.append(F.normalize(embed_texts(tower, tokenizer, texts).mean(0), dim=0))
+        found.append(F.normalize(embed(texts).mean(0), dim=0))
     return torch.stack(found)
 
 
@@ -186,18 +190,23 @@ def _merge(name: str) -> str:
 def measure_language(
     tower: TextTower, tokenizer: Tokenizer, phrases: dict[str, list[str] | dict[str, list[str]]]
 ) -> LanguageReport:
+    """Judge a tower by `judge_embedding`."""
+    return judge_embedding(lambda texts: embed_texts(tower, tokenizer, texts), phrases)
+
+
+def judge_embedding(embed: Embed, phrases: dict[str, list[str] | dict[str, list[str]]]) -> LanguageReport:
     """Judge a list of phrases by the nearest class prototype.
 
     Expressions are answered openly (neutral and blink are possible answers); `top1` closes the answers to the 20
     expressions. "neutral", "negated" and "unrelated" are right where neutral is nearest; a compound is right where its
     two expressions are the two nearest of the 22.
     """
-    prototypes = class_prototypes(tower, tokenizer)
+    prototypes = class_prototypes(embed)
     closed = [i for i, name in enumerate(LABELS) if name not in ("blink", NEUTRAL)]
     by_class: dict[str, float] = {}
     mistakes, right_closed, right_open = [], [], []
     for key, texts in phrases.items():
-        near = embed_texts(tower, tokenizer, list(texts)) @ prototypes.T
+        near = embed(list(texts)) @ prototypes.T
         answers = [LABELS[i] for i in near.argmax(1).tolist()]
         if isinstance(texts, dict):
             order = near[:, :-1].argsort(1, descending=True).tolist()

@@ -54,8 +54,9 @@ class LanguageSettings:
 
 
 SMOKE = LanguageSettings(
-    steps=70, batch=64, words_batch=0, captions=1500, distilled_captions=0, sentences=0, frequent_words=0, table_dim=32,
-    width=48, layers=1, inner=64, lr=4e-3, table_lr=1.0, word_noise=0.0, ema_decay=0.95, teacher=False,
+    steps=350, batch=64, words_batch=0, captions=4000, distilled_captions=0, sentences=0,
+    frequent_words=0, table_dim=32, width=48, layers=1, inner=64, lr=4e-3, table_lr=1.0, word_noise=0.0,
+    ema_decay=0.95, teacher=False,
 )  # fmt: skip
 """Seconds on one core and no teacher: for tests."""
 
