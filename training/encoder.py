@@ -175,7 +175,8 @@ def build_wplus_encoder(parts: Inversion) -> WPlusEncoder:
     """Join a trained trunk and head, the generator's mapping, and a zero residual."""
     lows, highs = factor_bounds()
     synthesis = parts.generator.synthesis
-    return WPlusEncoder(parts.trunk, parts.head, parts.generator.mapping, synthesis.num_ws, lows, highs)
+    hues = tuple(int(i) for i in HUES.nonzero()[:, 0])
+    return WPlusEncoder(parts.trunk, parts.head, parts.generator.mapping, synthesis.num_ws, lows, highs, hues)
 
 
 class InversionStage:
@@ -216,9 +217,7 @@ class InversionStage:
             seen = spoil(truth, rng) if rng.random() < 0.3 else truth
             features = self.encoder.trunk(seen)
             true_w = self.generator.mapping(factors)
-        read = self.encoder.head(features)
-        w = self.generator.mapping(self.encoder.head.soften(read, self.encoder.lows, self.encoder.highs))
-        ws = self.encoder.invert(features, w)
+        ws, read = self.encoder.invert(features, seen)
         loss = self.recipe.factor_weight * factor_loss(read, factors)
         loss = loss + self.recipe.w_weight * (ws - true_w[:, None]).square().mean()
         if drawn_stage:

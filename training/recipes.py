@@ -62,8 +62,8 @@ class EncoderRecipe:
 class InversionRecipe:
     """W+ residual: steps towards the true w, then through the generator."""
 
-    steps: int = 1600
-    w_steps: int = 400
+    steps: int = 2000
+    w_steps: int = 800
     batch: int = 8
     w_batch: int = 24
     lr: float = 5e-4
@@ -101,7 +101,7 @@ class MotionRecipe:
     face_noise: float = 0.1
     floor: float = 0.15  # of the mean teacher's size, under the divisor of the loss
     read_weight: float = 2.0
-    lr: float = 2e-3
+    lr: float = 5e-3
     ema_decay: float = 0.997
     seed: int = 5
 

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from training.networks.stylegan2 import FactorMapping
 
+COLOR_GRID = 8
+"""Colours of a picture are averaged over this many cells a side."""
+
 
 class ConvBlock(nn.Module):
     """3×3 convolution, batch norm, leaky ReLU; stride 2 halves the picture."""
@@ -124,29 +127,48 @@ class WPlusEncoder(nn.Module):
     highs: Tensor
 
     def __init__(
-        self, trunk: Trunk, head: FactorHead, mapping: FactorMapping, num_ws: int, lows: Tensor, highs: Tensor
+        self,
+        trunk: Trunk,
+        head: FactorHead,
+        mapping: FactorMapping,
+        num_ws: int,
+        lows: Tensor,  # [continuous] ranges of the factor vector's continuous part
+        highs: Tensor,  # [continuous]
+        hues: tuple[int, ...],  # which factors go around a circle: read from coarse colours by a head of their own
     ) -> None:
-        """`lows`, `highs` [continuous]: ranges of the factor vector's continuous part."""
         super().__init__()
+        self.hues = hues
         self.trunk, self.head, self.mapping = trunk, head, mapping
         self.num_ws, self.w_dim = num_ws, mapping.fc1.weight.shape[0]
         self.register_buffer("lows", lows)
         self.register_buffer("highs", highs)
-        self.residual_hidden = nn.Linear(trunk.feature_dim, 192)
+        colors = 3 * COLOR_GRID**2
+        self.hue_hidden = nn.Linear(colors, 96)
+        self.hue_middle = nn.Linear(96, 96)
+        self.hue_out = nn.Linear(96, len(hues))
+        self.residual_hidden = nn.Linear(trunk.feature_dim + colors, 192)
         self.residual_out = nn.Linear(192, num_ws * self.w_dim)
         nn.init.zeros_(self.residual_out.weight)
         nn.init.zeros_(self.residual_out.bias)
 
     def forward(self, image: Tensor) -> Tensor:
         """Shapes: image [N,3,S,S] in [-1,1] → ws [N,num_ws,w_dim]."""
-        features = self.trunk(image)
-        factors = self.head.soften(self.head(features), self.lows, self.highs)
-        return self.invert(features, self.mapping(factors))
+        return self.invert(self.trunk(image), image)[0]
 
-    def invert(self, features: Tensor, w: Tensor) -> Tensor:
-        """Add the residual to a broadcast w.
+    def invert(self, features: Tensor, image: Tensor) -> tuple[Tensor, Factors]:
+        """Read the factors, take their w, add the residual.
 
-        Shapes: features [N,feature_dim], w [N,w_dim] → ws [N,num_ws,w_dim].
+        Shapes: features [N,feature_dim], image [N,3,S,S] → ws [N,num_ws,w_dim], the factors that were read.
         """
-        residual = self.residual_out(F.leaky_relu(self.residual_hidden(features), 0.1))
-        return w[:, None] + residual.view(-1, self.num_ws, self.w_dim)
+        colors = F.avg_pool2d(image, image.shape[-1] // COLOR_GRID).flatten(1)
+        read = self.head(features)
+        hues = F.leaky_relu(self.hue_middle(F.leaky_relu(self.hue_hidden(colors), 0.1)), 0.1)
+        found = self.hue_out(hues)
+        columns = list(read.continuous.unbind(1))
+        for i, place in enumerate(self.hues):
+            columns[place] = found[:, i]
+        read = Factors(torch.stack(columns, 1), read.logits)
+        w = self.mapping(self.head.soften(read, self.lows, self.highs))
+        hidden = F.leaky_relu(self.residual_hidden(torch.cat([features, colors], 1)), 0.1)
+        residual = self.residual_out(hidden).view(-1, self.num_ws, self.w_dim)
+        return w[:, None] + residual, read
