@@ -35,11 +35,11 @@ def main() -> None:
             sys.stderr.write(f"measuring: {part}\n")
             figures += _measurers(arguments.model)[part]()
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            # After every part: what was measured is kept when a later part fails.
             arguments.out.write_text(to_json(figures, machine), encoding="utf-8")
-    table = to_markdown(figures, machine)
-    sys.stdout.write(table)
-    if arguments.document:
-        write_between_marks(ROOT / "docs" / "benchmarks.md", "figures", table)
+            if arguments.document:
+                write_between_marks(ROOT / "docs" / "benchmarks.md", "figures", to_markdown(figures, machine))
+    sys.stdout.write(to_markdown(figures, machine))
 
 
 def _measurers(model: str) -> dict[str, Callable[[], list[Figure]]]:
