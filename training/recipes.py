@@ -93,11 +93,11 @@ class MotionRecipe:
 
     h_dim: int = 256
     hidden: int = 384
-    steps: int = 6000
+    steps: int = 5000
     batch: int = 64
     captions: int = 24_000
     frames: tuple[int, int] = (8, 20)  # fewest, most + 1
-    text_noise: float = 0.25
+    text_noise: float = 0.7
     face_noise: float = 0.1
     floor: float = 0.15  # of the mean teacher's size, under the divisor of the loss
     read_weight: float = 2.0

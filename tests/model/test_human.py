@@ -74,7 +74,8 @@ def test_wink_comes_back(animator: Animator, face: Face) -> None:
     moved = np.abs(frames - frames[0]).mean(axis=(1, 2, 3))
     assert 12 <= moved.argmax() <= 36
     assert moved[-1] < 0.45 * moved.max()
-    assert moved.argmax() == pytest.approx(animator.move(face, "winking", 48, seed=1).peak_frame, abs=8)
+    # the wink stays closed for a fifth of the video: every frame of it is as good a peak
+    assert moved.argmax() == pytest.approx(animator.move(face, "winking", 48, seed=1).peak_frame, abs=10)
 
 
 def test_a_motion_is_the_same_at_every_length(animator: Animator, face: Face) -> None:
