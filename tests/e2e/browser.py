@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,18 @@ def open_browser() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def wait_true(page: Page, expression: str, timeout: float = 30_000) -> None:
+    """Wait until an expression is true in the page. Raises: AssertionError after ``timeout`` ms.
+
+    Asked from outside: playwright's own ``wait_for_function`` polls by eval inside the page, which its content policy
+    forbids.
+    """
+    deadline_s = time.monotonic() + timeout / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline_s, f"not true within {timeout / 1000:.0f} s: {expression}"
+        page.wait_for_timeout(100)
 
 
 @dataclass

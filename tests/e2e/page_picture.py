@@ -13,7 +13,15 @@ from playwright.sync_api import Browser, Page
 
 from services.launcher import embedded_service
 from services.settings import Settings
-from tests.e2e.browser import ROOT, find_bundles_dir, find_samples_dir, open_browser, set_duration, wait_for_result
+from tests.e2e.browser import (
+    ROOT,
+    find_bundles_dir,
+    find_samples_dir,
+    open_browser,
+    set_duration,
+    wait_for_result,
+    wait_true,
+)
 
 TAKES = (("surprised", 1, 7), ("winking", 2, 3), ("laughing out loud", 0, 11))
 
@@ -86,7 +94,7 @@ def open_page(page: Page, url: str) -> None:
     page.goto(url)
     page.wait_for_selector(".samples .tile")
     page.wait_for_selector(".chip")
-    page.wait_for_function("document.getElementById('face').naturalWidth > 0")
+    wait_true(page, "document.getElementById('face').naturalWidth > 0")
 
 
 if __name__ == "__main__":

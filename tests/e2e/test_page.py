@@ -13,7 +13,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.e2e.browser import JOB_MS, Witness, draw_face, set_duration, wait_for_result
+from tests.e2e.browser import JOB_MS, Witness, draw_face, set_duration, wait_for_result, wait_true
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -45,12 +45,12 @@ def test_sample_to_playing_film(open_page: Callable[..., Page], base_url: str, t
     heard = page.evaluate("window.heard")
     assert "Drawing" in heard, heard
     assert "preview" in page.evaluate("[...window.shown]"), "a frame is seen before the film is ready"
-    page.wait_for_function("document.getElementById('video').readyState >= 2")
+    wait_true(page, "document.getElementById('video').readyState >= 2")
     facts = page.evaluate("(({duration, paused, loop, videoWidth}) => ({duration, paused, loop, videoWidth}))(video)")
     assert facts["duration"] == pytest.approx(20.0, abs=0.2)
     assert facts["loop"] is True
     assert facts["videoWidth"] > 0
-    page.wait_for_function("document.getElementById('video').currentTime > 0.3", timeout=10_000)
+    wait_true(page, "document.getElementById('video').currentTime > 0.3", timeout=10_000)
 
     page.click("#looping")
     assert page.evaluate("document.getElementById('video').loop") is False
@@ -63,7 +63,7 @@ def test_sample_to_playing_film(open_page: Callable[..., Page], base_url: str, t
     take = page.locator(".take")
     assert take.count() == 1
     assert words in take.inner_text()
-    page.wait_for_function("document.querySelector('.take img').naturalWidth > 0")
+    wait_true(page, "document.querySelector('.take img').naturalWidth > 0")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="THE CURL COMMAND WAS NOT TESTED: curl is not installed")
@@ -227,7 +227,7 @@ def test_surprise_as_a_gif(open_page: Callable[..., Page]) -> None:
     page.click("#submit")
     wait_for_result(page)
     assert page.get_attribute("#stage", "data-show") == "picture"
-    page.wait_for_function("document.getElementById('picture').naturalWidth > 0")
+    wait_true(page, "document.getElementById('picture').naturalWidth > 0")
     assert (page.get_attribute("#download", "download") or "").endswith(".gif")
     page.click("summary")
     assert "source=sampled" in page.inner_text("#curl")
@@ -246,7 +246,7 @@ def test_face_by_drop_and_paste(open_page: Callable[..., Page], way: str, tmp_pa
                                      : new ClipboardEvent("paste", {clipboardData: parcel})); }""",
         [way, data],
     )
-    page.wait_for_function("document.getElementById('face').naturalWidth === 256")
+    wait_true(page, "document.getElementById('face').naturalWidth === 256")
     assert (page.get_attribute("#face", "src") or "").startswith("blob:")
     page.fill("#prompt", "smiling")
     set_duration(page, 0.5)

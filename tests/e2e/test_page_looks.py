@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.browser import set_duration, wait_for_result
+from tests.e2e.browser import set_duration, wait_for_result, wait_true
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -72,5 +72,5 @@ def test_reduced_motion_is_respected(open_page: Callable[..., Page]) -> None:
     page.click("#submit")
     assert page.evaluate("getComputedStyle(document.querySelector('.stage'), '::after').animationName") == "none"
     wait_for_result(page)
-    page.wait_for_function("document.getElementById('video').readyState >= 2")
+    wait_true(page, "document.getElementById('video').readyState >= 2")
     assert page.evaluate("document.getElementById('video').paused") is True

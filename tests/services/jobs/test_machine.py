@@ -33,6 +33,8 @@ ALLOWED = {
     JobState.QUEUED: {JobState.RUNNING, JobState.CANCELED, JobState.EXPIRED},
     JobState.RUNNING: {JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED},
 }
+# No subnormal numbers: onnxruntime, once loaded for other tests, has the processor flush them to zero.
+SHARE = strategies.floats(0, 1, allow_subnormal=False)
 PICK = strategies.integers(0, 1000)
 
 
@@ -98,7 +100,7 @@ class Histories(RuleBasedStateMachine):
         if held and self._write(held, lambda: self.store.heartbeat(held.lease, LEASE_S)):
             held.until_s = self.passed_s + LEASE_S
 
-    @rule(pick=PICK, progress=strategies.floats(0, 1))
+    @rule(pick=PICK, progress=SHARE)
     def report(self, pick: int, progress: float) -> None:
         held = self._pick(pick)
         if held:
