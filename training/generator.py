@@ -67,7 +67,7 @@ class GeneratorStage:
         self.steps = sum(phase.steps for phase in recipe.phases)
         self._weights: dict[tuple[int, float], Tensor] = {}
         self.held_pictures = to_pictures(np.asarray(held_out.pictures[:HELD_OUT_PICTURES]))
-        self.held_factors = torch.from_numpy(np.asarray(held_out.factors[:HELD_OUT_PICTURES]))
+        self.held_factors = torch.tensor(held_out.factors[:HELD_OUT_PICTURES])
         self._resolution = recipe.phases[0].resolution
         self._order: tuple[tuple[int, int], np.ndarray] | None = None
 

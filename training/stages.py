@@ -233,7 +233,11 @@ class Run:
         return {name: self._steps_done(name) for name in names}
 
     def read_figures(self) -> dict[str, float]:
-        """Give each stage's last held-out figures."""
+        """Give each stage's last held-out figures, and the judge's where RUN/evaluation.json holds them.
+
+        The judge is `python -m training.evaluate --bundle RUN/bundle --json RUN/evaluation.json`; export again
+        afterwards.
+        """
         wanted = {
             "generator": ("explained", "psnr_db"),
             "encoder": ("r2_expression", "r2_identity", "options"),
@@ -246,6 +250,10 @@ class Run:
             lines = (self.folder / stage / "stats.jsonl").read_text().splitlines()
             held = [record for record in map(json.loads, lines) if any(key.startswith("held_") for key in record)]
             figures |= {f"{stage}.{name}": float(held[-1][f"held_{name}"]) for name in names}
+        judged = self.folder / "evaluation.json"
+        if judged.exists():
+            for name, measured in json.loads(judged.read_text())["expressions"].items():
+                figures |= {f"judge.{name}.{key}": float(measured[key]) for key in ("progress", "off_target")}
         return figures
 
     # --- inside ---------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ Largest differences between the ONNX graphs and PyTorch: {parity}.
 - Details that the renderer does not draw (earrings, hats, wrinkles of age) are lost in the inversion.
 - "Left" and "right" are the viewer's. Winking closes the eye on the left of the picture unless the sentence says
   otherwise.
+- Glasses come out faint, and so do thin moustaches.
 - Sentences that name no expression leave the face nearly still.
 
 ## Licence
