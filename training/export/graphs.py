@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.export.traces import strip_traces
 from training.faces.parameters import (
     ALIGNED_POSE,
     CATEGORIES,
@@ -228,4 +229,4 @@ def export_module(
         path = Path(folder) / "graph.onnx"
         assert program is not None
         program.save(path, external_data=False)
-        return onnx.load(path)
+        return strip_traces(onnx.load(path))

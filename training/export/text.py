@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model.sessions import open_graph
+from training.export.traces import strip_traces
 from training.networks.text import MAX_TOKENS, TextTower, quantise_rows
 
 OPSET = 20
@@ -56,7 +57,9 @@ def export_text_tower(tower: TextTower, path: Path) -> float:
         )  # fmt: skip
     assert program is not None
     program.save(str(path), external_data=False)
-    onnx.checker.check_model(onnx.load(str(path)))
+    model = strip_traces(onnx.load(str(path)))
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
     return measure_parity(tower, path)
 
 
