@@ -123,8 +123,9 @@ def test_a_vanished_picture_fails_in_words(place: Workplace):
     assert record.crashes == 0
 
 
-def test_hints_start_jobs_before_the_sweep_does(make_workplace: Callable[..., Workplace]):
-    place = make_workplace(sweep_s=600.0)
+def test_hints_start_jobs_before_the_sweep_does(make_workplace: Callable[..., Workplace], queue_server: QueueServer):
+    # A queue of its own: a worker of another place could take the hint, and would find nothing to do at home.
+    place = make_workplace(sweep_s=600.0, redis_url=queue_server.url.removesuffix("/0") + "/7")
     place.start_worker()
     dispatcher = Dispatcher(make_celery(place.settings))
     job_id = place.post(frames=2)
