@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tokenizers
 
 from model.animator import Animator, Face
 from model.bundle.reader import read_bundle
@@ -107,7 +108,6 @@ def test_a_picture_of_no_face_gives_a_clean_video(animator: Animator, kind: str)
 
 
 def test_tokenizer_says_what_the_library_says() -> None:
-    tokenizers = pytest.importorskip("tokenizers", reason="the tokenizers library is what we compare with")
     library = tokenizers.Tokenizer.from_file(str(BUNDLE / "tokenizer.json"))
     library.enable_truncation(64)
     ours = WordPieceTokenizer.from_bytes((BUNDLE / "tokenizer.json").read_bytes())

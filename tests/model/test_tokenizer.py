@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 
 from model.errors import BundleError
 from model.tokenizer import WordPieceTokenizer
 from tests.model.tiny_bundle import make_tokenizer
-
-tokenizers = pytest.importorskip("tokenizers", reason="the tokenizers library (train extra) is what we compare with")
 
 TEXTS = [
     "smiling",
