@@ -14,17 +14,18 @@ from model.tokenizer import WordPieceTokenizer
 
 MAX_SEGMENTS = 12
 
+_WHITE_SPACE = re.compile(r"\s+")
+# Linear in the prompt's length: runs of white space are one character by now, and an arrow is tried where its shaft
+# begins, once.
 _JOINTS = re.compile(
     r"""
-      \s*(?:[;\n→⇒➜➡]|[-=]+>)\s*                                            # smile; wink · angry → sad · angry -> sad
-    | (?<!now\sand)\s*(?:[,.]\s*|\s+)(?:(?<!now\s)and\s+|but\s+)?
-      (?:then|afterwards?|after\s+(?:that|which)|followed\s+by|finally)\b(?!\s+and\s+again)\s*[,:]?\s*
+      \s?(?:[;\n→⇒➜➡]|(?<![-=])[-=]++>)\s?                                  # smile; wink · angry → sad · angry -> sad
+    | (?<!now\sand)\s?(?:[,.]\s?|\s)(?:(?<!now\s)and\s|but\s)?
+      (?:then|afterwards?|after\s(?:that|which)|followed\sby|finally)\b(?!\sand\sagain)\s?[,:]?\s?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_OPENERS = re.compile(
-    r"^(?:(?:(?:at\s+)?first(?:ly)?|then|finally|afterwards?|after\s+that)\b\s*,?\s*)+", re.IGNORECASE
-)
+_OPENERS = re.compile(r"^(?:(?:(?:at\s)?first(?:ly)?|then|finally|afterwards?|after\sthat)\b\s?,?\s?)++", re.IGNORECASE)
 _EDGES = " \t,.;:-–—"
 
 
@@ -37,7 +38,8 @@ def split_prompt(prompt: str) -> list[str]:
     Raises:
         ModelError: prompt-empty, prompt-too-long (more than MAX_SEGMENTS parts).
     """
-    parts = [_OPENERS.sub("", part.strip(_EDGES)).strip(_EDGES) for part in _JOINTS.split(prompt)]
+    spaced = _WHITE_SPACE.sub(lambda run: "\n" if "\n" in run[0] else " ", prompt)  # a new line parts, a space doesn't
+    parts = [_OPENERS.sub("", part.strip(_EDGES)).strip(_EDGES) for part in _JOINTS.split(spaced)]
     parts = [part for part in parts if any(c.isalnum() for c in part)] or ([prompt.strip()] if prompt.strip() else [])
     if not parts:
         raise ModelError("prompt-empty", "The prompt is empty.", 'Say what the face shall do, for example "smiling".')
