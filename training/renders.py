@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from training.faces.domains import find_domain
 from training.faces.expressions import EXPRESSIONS, apply_expression, vary_expression
 from training.faces.parameters import Z_DIM, Parameters, encode, sample_parameters
 
@@ -69,15 +70,21 @@ PAIRS: dict[str, Callable[[int, int], tuple[Parameters, Parameters]]] = {
 
 
 def render_pool(
-    folder: Path, *, count: int, size_px: int, seed: int, kind: str = "varied", progress: Progress | None = None
+    folder: Path,
+    *,
+    count: int,
+    size_px: int,
+    seed: int,
+    kind: str = "varied",
+    domain: str = "human",
+    progress: Progress | None = None,
 ) -> Pool:
     """Render a pool, or go on with an interrupted one, or open a finished one.
 
     Raises: ValueError when the folder holds a pool made with other options.
     """
-    from training.faces.human import DOMAIN, render  # skia needs system libraries: only rendering asks for them
-
-    options = {"format": FORMAT, "domain": DOMAIN, "count": count, "size_px": size_px, "seed": seed, "kind": kind}
+    render = find_domain(domain).render
+    options = {"format": FORMAT, "domain": domain, "count": count, "size_px": size_px, "seed": seed, "kind": kind}
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "pool.json"
     done = 0

@@ -56,19 +56,27 @@ class Run:
 
     def renders(self) -> None:
         """Render the three pools."""
-        recipe, size = self.recipe.renders, self.recipe.resolution
+        recipe, size, small = self.recipe.renders, self.recipe.resolution, self.recipe.encoder_resolution
         pools = (
-            ("renders-held", recipe.held_out, recipe.held_out_seed, "varied"),
-            ("renders", recipe.count, recipe.seed, "varied"),
-            ("renders-expressed", recipe.expressed, recipe.expressed_seed, "expressed"),
+            ("renders-held", size, recipe.held_out, recipe.held_out_seed, "varied"),
+            ("renders", size, recipe.count, recipe.seed, "varied"),
+            ("renders-expressed", small, recipe.expressed, recipe.expressed_seed, "expressed"),
         )
-        for name, count, seed, kind in pools:
+        for name, size_px, count, seed, kind in pools:
 
             def tell(done: int, total: int, name: str = name) -> None:
                 if done == total or done % 5000 == 0:
                     self.report(f"{name}: {done}/{total} pictures")
 
-            render_pool(self.folder / name, count=count, size_px=size, seed=seed, kind=kind, progress=tell)
+            render_pool(
+                self.folder / name,
+                count=count,
+                size_px=size_px,
+                seed=seed,
+                kind=kind,
+                domain=self.recipe.domain,
+                progress=tell,
+            )
 
     def generator(self) -> None:
         """Train the generator."""

@@ -1,12 +1,14 @@
-"""Named recipes: every number of a training run in one place. Plain dataclasses; a run's options.json is one of
-these."""
+"""Recipes of rendered domains, whose factors are known: one bundle from renders to motion."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class RendersRecipe:
-    """How many pictures are rendered, from which seed."""
+    """How many pictures are rendered, from which seed.
+
+    The varied pool has the generator's resolution, the expressed one the encoder's.
+    """
 
     count: int = 30_000
     held_out: int = 512
@@ -120,41 +122,99 @@ class Recipe:
     embedding: EmbeddingRecipe = field(default_factory=EmbeddingRecipe)
     motion: MotionRecipe = field(default_factory=MotionRecipe)
     language: str = "full"  # settings of the language stage: full or smoke
+    encoder_resolution: int = 128  # what the encoder and the image tower look at; larger pictures are shrunk to it
     embed_dim: int = 128
     version: str = "2026.11.0"
     log_every: int = 50
     evaluate_every: int = 500
 
 
+TO_128_PX = (
+    GeneratorPhase(resolution=64, steps=3600, batch=12, lr=1e-2, crop=0.5, half_size=0.12),
+    GeneratorPhase(resolution=128, steps=15_000, batch=8, lr=6e-3, crop=0.4, flat=0.55),
+    # whole pictures: outlines, clothes, glasses
+    GeneratorPhase(
+        resolution=128, steps=3000, batch=8, lr=3e-3, crop=0.0, flat=0.25, face_gain=2.5, late_face_gain=2.0
+    ),
+    # more identities a step, and squares: noses, glasses, clothes
+    GeneratorPhase(
+        resolution=128,
+        steps=2000,
+        batch=8,
+        lr=8e-3,
+        crop=0.0,
+        flat=0.5,
+        face_gain=2.0,
+        late_face_gain=2.0,
+        squared=10.0,
+        singles=4,
+    ),
+)
+"""From nothing to a finished 128-px generator."""
+
+TO_256_PX = GeneratorPhase(
+    resolution=256,
+    steps=6000,
+    batch=6,
+    lr=5e-3,
+    crop=0.3,
+    flat=0.4,
+    face_gain=2.5,
+    late_face_gain=2.0,
+    squared=10.0,
+    singles=2,
+)
+"""One more block on top."""
+
+QUICKLY_TO_256_PX = (
+    GeneratorPhase(resolution=64, steps=3600, batch=12, lr=1e-2, crop=0.5, half_size=0.12),
+    GeneratorPhase(
+        resolution=128, steps=6000, batch=8, lr=8e-3, crop=0.25, flat=0.5, face_gain=4.0, squared=5.0, singles=2
+    ),
+    GeneratorPhase(
+        resolution=256,
+        steps=4500,
+        batch=6,
+        lr=6e-3,
+        crop=0.25,
+        flat=0.4,
+        face_gain=2.5,
+        late_face_gain=2.0,
+        squared=10.0,
+        singles=2,
+    ),
+)
+"""From nothing to 256 px in about half the steps."""
+
 HUMAN_128 = Recipe(
     name="human-128",
     domain="human",
     resolution=128,
-    generator=GeneratorRecipe(
-        channels=(128, 128, 128, 96, 48, 24),
-        w_dim=128,
-        phases=(
-            GeneratorPhase(resolution=64, steps=3600, batch=12, lr=1e-2, crop=0.5, half_size=0.12),
-            GeneratorPhase(resolution=128, steps=15_000, batch=8, lr=6e-3, crop=0.4, flat=0.55),
-            # whole pictures: outlines, clothes, glasses
-            GeneratorPhase(
-                resolution=128, steps=3000, batch=8, lr=3e-3, crop=0.0, flat=0.25, face_gain=2.5, late_face_gain=2.0
-            ),
-            # more identities a step, and squares: noses, glasses, clothes
-            GeneratorPhase(
-                resolution=128,
-                steps=2000,
-                batch=8,
-                lr=8e-3,
-                crop=0.0,
-                flat=0.5,
-                face_gain=2.0,
-                late_face_gain=2.0,
-                squared=10.0,
-                singles=4,
-            ),
-        ),
-    ),
+    generator=GeneratorRecipe(channels=(128, 128, 128, 96, 48, 24), w_dim=128, phases=TO_128_PX),
+)
+
+HUMAN_256 = Recipe(
+    name="human-256",
+    domain="human",
+    resolution=256,
+    renders=RendersRecipe(count=20_000),
+    generator=GeneratorRecipe(channels=(128, 128, 128, 96, 48, 24, 16), w_dim=128, phases=(*TO_128_PX, TO_256_PX)),
+)
+
+ANIME_256 = Recipe(
+    name="anime-256",
+    domain="anime",
+    resolution=256,
+    renders=RendersRecipe(count=16_000, seed=228, expressed_seed=229, held_out_seed=991),
+    generator=GeneratorRecipe(channels=(128, 128, 128, 96, 48, 24, 16), w_dim=128, phases=QUICKLY_TO_256_PX),
+)
+
+DOG_256 = Recipe(
+    name="dog-256",
+    domain="dog",
+    resolution=256,
+    renders=RendersRecipe(count=16_000, seed=328, expressed_seed=329, held_out_seed=992),
+    generator=GeneratorRecipe(channels=(128, 128, 128, 96, 48, 24, 16), w_dim=128, phases=QUICKLY_TO_256_PX),
 )
 
 SMOKE = Recipe(
@@ -180,4 +240,4 @@ SMOKE = Recipe(
 )
 """Seconds: every stage for a few steps, to test the whole way from renders to a bundle. Its faces are fog."""
 
-RECIPES = {recipe.name: recipe for recipe in (HUMAN_128, SMOKE)}
+RECIPES = {recipe.name: recipe for recipe in (HUMAN_128, HUMAN_256, ANIME_256, DOG_256, SMOKE)}
