@@ -49,10 +49,11 @@ class Session(Protocol):
 class OrtSession:
     """A graph opened by onnxruntime; safe to call from several threads."""
 
-    def __init__(self, graph: str, session: Any, provider: str) -> None:
+    def __init__(self, graph: str, session: Any, provider: str, outputs: Sequence[str] | None = None) -> None:
+        """``outputs``: what ``run`` shall compute; everything that the file gives where None."""
         self._graph = graph
         self._session = session
-        self._outputs = [output.name for output in session.get_outputs()]
+        self._outputs = list(outputs or (output.name for output in session.get_outputs()))
         self._provider = provider
 
     @property
@@ -78,6 +79,7 @@ def open_sessions(
 ) -> dict[str, Session]:
     """Open every graph of a bundle, each from bytes whose hash was checked a moment before.
 
+    Graphs that name the same file share one opened session, and each computes only its own outputs.
     Providers are tried in the given order. One that is not there, or that can't open a graph, is told aloud in a
     warning and the next is taken; where none is left, nothing is silently run elsewhere.
 
@@ -97,14 +99,17 @@ def open_sessions(
     threads = threads or count_processors()
     specs = list_graph_specs(bundle.manifest)
     sessions: dict[str, Session] = {}
+    opened: dict[str, Any] = {}
     left = usable
     for graph, name in bundle.manifest.graphs.items():
         if name is None:
             continue
-        options = _make_options(runtime, 1 if graph in _ONE_THREAD else threads)
-        session, left = _open(runtime, graph, bundle.read_graph(graph), options, left)
+        if name not in opened:
+            options = _make_options(runtime, 1 if graph in _ONE_THREAD else threads)
+            opened[name], left = _open(runtime, graph, bundle.read_graph(graph), options, left)
+        session = opened[name]
         _check_interface(graph, specs[graph], session)
-        sessions[graph] = OrtSession(graph, session, _provider_of(session))
+        sessions[graph] = OrtSession(graph, session, _provider_of(session), list(specs[graph].outputs))
     _tell_fallbacks(usable, sessions)
     return sessions
 
@@ -244,11 +249,13 @@ def _tell_fallbacks(usable: tuple[str, ...], sessions: Mapping[str, Session]) ->
 
 
 def _check_interface(graph: str, spec: GraphSpec, session: Any) -> None:
-    for kind, expected, actual in (
-        ("input", spec.inputs, session.get_inputs()),
-        ("output", spec.outputs, session.get_outputs()),
-    ):
-        _check_tensors(graph, kind, expected, actual)
+    _check_tensors(graph, "input", spec.inputs, session.get_inputs())
+    # A file may serve several graphs: outputs that belong to another one are its business.
+    names = {tensor.name for tensor in session.get_outputs()}
+    known = [tensor for tensor in session.get_outputs() if tensor.name in spec.outputs]
+    if len(known) < len(spec.outputs):
+        raise _mismatch(graph, f"has the outputs {sorted(names)} where {sorted(spec.outputs)} are expected")
+    _check_tensors(graph, "output", spec.outputs, known)
 
 
 def _check_tensors(graph: str, kind: str, expected: Mapping[str, TensorSpec], actual: Sequence[Any]) -> None:

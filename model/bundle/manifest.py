@@ -11,6 +11,7 @@ from model.errors import BundleError
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+SHARED_FOLDER = "shared"
 DEFAULT_MOTION_STEPS = 16
 GRAPH_NAMES = ("text", "image", "encoder", "motion", "mapping", "synthesis", "quality")
 OPTIONAL_GRAPHS = frozenset({"quality"})
@@ -23,10 +24,18 @@ _REMAKE = "Export the bundle again, or get a fresh copy of it."
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What the manifest knows of one file: its SHA-256 in lower-case hexadecimal and its size in bytes."""
+    """What the manifest knows of one file: its SHA-256 in lower-case hexadecimal and its size in bytes.
+
+    A ``shared`` file lies in the folder ``shared`` beside the bundle, where other bundles use it too.
+    """
 
     sha256: str
     bytes: int
+    shared: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {"sha256": self.sha256, "bytes": self.bytes, **({"shared": True} if self.shared else {})}
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,7 @@ class Manifest:
             "input_resolution": self.input_resolution,
             "max_tokens": self.max_tokens,
             "motion_steps": self.motion_steps,
-            "files": {name: {"sha256": e.sha256, "bytes": e.bytes} for name, e in sorted(self.files.items())},
+            "files": {name: entry.to_dict() for name, entry in sorted(self.files.items())},
             "graphs": dict(self.graphs),
             "tokenizer": self.tokenizer,
             "expressions": list(self.expressions),
@@ -220,7 +229,10 @@ def _files(data: Mapping[str, Any]) -> dict[str, FileEntry]:
             raise _invalid(f"the sha256 of {name!r} must be 64 lower-case hexadecimal digits")
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             raise _invalid(f"the bytes of {name!r} must be a whole number")
-        entries[name] = FileEntry(digest, size)
+        shared = entry.get("shared", False)
+        if not isinstance(shared, bool):
+            raise _invalid(f"shared of {name!r} must be true or false")
+        entries[name] = FileEntry(digest, size, shared)
     return entries
 
 

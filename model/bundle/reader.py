@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.bundle.manifest import MANIFEST_NAME, Manifest
+from model.bundle.manifest import MANIFEST_NAME, SHARED_FOLDER, Manifest
 from model.errors import BundleError
 
 MAX_MANIFEST_BYTES = 1 << 20
@@ -126,12 +126,15 @@ def _scan(bundles_dir: Path) -> list[tuple[Path, Manifest]]:
 
 def _checked_path(directory: Path, manifest: Manifest, name: str) -> Path:
     """Return the path of a listed file that is present, regular, inside the directory and of the right size."""
-    path = directory / name
+    # resolved first: a folder opened through a link or as "." has the neighbours of the real one
+    home = directory.resolve().parent / SHARED_FOLDER if manifest.files[name].shared else directory.resolve()
+    path = home / name
     try:
         real = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
-        raise BundleError("bundle-missing", f"The bundle's file {name} is missing.", _FRESH_COPY) from error
-    if not real.is_relative_to(directory.resolve()):
+        place = f" ({SHARED_FOLDER}/{name} beside the bundle)" if manifest.files[name].shared else ""
+        raise BundleError("bundle-missing", f"The bundle's file {name} is missing{place}.", _FRESH_COPY) from error
+    if not real.is_relative_to(home.resolve()):
         raise BundleError(
             "bundle-invalid",
             f"The bundle's file {name} is a link that leads out of the bundle.",

@@ -11,11 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, check_file_name
+from model.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, SHARED_FOLDER, Manifest, check_file_name
 from model.errors import BundleError
 
 
-def write_bundle(directory: Path | str, manifest_fields: Mapping[str, Any], files: Mapping[str, Path | bytes]) -> Path:
+def write_bundle(
+    directory: Path | str,
+    manifest_fields: Mapping[str, Any],
+    files: Mapping[str, Path | bytes],
+    shared: Mapping[str, Path | bytes] | None = None,
+) -> Path:
     """Write a bundle and return its directory; an earlier bundle at that place is replaced.
 
     The bundle is made complete in a hidden folder beside its place and then renamed, so a reader sees the old bundle,
@@ -25,6 +30,8 @@ def write_bundle(directory: Path | str, manifest_fields: Mapping[str, Any], file
         directory: where the bundle shall stand.
         manifest_fields: the manifest without ``files`` (they are hashed here); ``schema_version`` may be left out.
         files: file name → path to copy, or the bytes themselves.
+        shared: the same for files that other bundles use too; they go to the folder ``shared`` beside the bundle. One
+            that is there already and differs is never overwritten, as other bundles count on it.
 
     Raises:
         BundleError: bundle-invalid, before anything is replaced.
@@ -45,6 +52,12 @@ def write_bundle(directory: Path | str, manifest_fields: Mapping[str, Any], file
             data = source if isinstance(source, bytes) else Path(source).read_bytes()
             entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
             _write_synced(staging / name, data)
+        for name, source in (shared or {}).items():
+            check_file_name(name)
+            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            digest = hashlib.sha256(data).hexdigest()
+            entries[name] = {"sha256": digest, "bytes": len(data), "shared": True}
+            _share(target.resolve().parent / SHARED_FOLDER / name, data, digest)
         manifest = Manifest.from_dict({"schema_version": SCHEMA_VERSION, **manifest_fields, "files": entries})
         text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         _write_synced(staging / MANIFEST_NAME, text.encode())
@@ -53,6 +66,21 @@ def write_bundle(directory: Path | str, manifest_fields: Mapping[str, Any], file
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def _share(path: Path, data: bytes, digest: str) -> None:
+    if path.exists():
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise BundleError(
+                "bundle-invalid",
+                f"{path} exists and differs; other bundles may use it.",
+                "Export with another name for the shared file, or remove the bundles that use the old one first.",
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.new")
+    _write_synced(staging, data)
+    staging.replace(path)
 
 
 def _replace(staging: Path, target: Path) -> None:
