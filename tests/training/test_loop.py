@@ -1,5 +1,7 @@
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,17 @@ import pytest
 import torch
 from torch import nn
 
-from training.loop import CHECKPOINT, DivergedError, InterruptedRunError, is_finished, load_ema, train
+from training.errors import CheckpointMismatchError, DamagedCheckpointError, DiskFullError, TrainingError
+from training.loop import (
+    CHECKPOINT,
+    DivergedError,
+    InterruptedRunError,
+    SteppedStage,
+    is_finished,
+    load_checkpoint,
+    load_ema,
+    train,
+)
 from training.optimizers import build_optimizers, schedule
 
 
@@ -45,6 +57,51 @@ class LineStage:
 
 def weights(stage):
     return torch.cat([p.detach().flatten() for p in stage.modules.parameters()])
+
+
+class PairStage:
+    """Two networks with an optimiser each, and a number that it remembers from step to step."""
+
+    name = "pair"
+
+    def __init__(self, steps=20, stop_at=None, bad_at=None, hidden=8):
+        torch.manual_seed(3)
+        make = lambda: nn.Sequential(nn.Linear(6, hidden), nn.Tanh(), nn.Linear(hidden, 6))  # noqa: E731
+        self.modules = nn.ModuleDict({"first": make(), "second": make()})
+        self.averaged = nn.ModuleDict({"first": self.modules["first"]})
+        self.optimizers = [torch.optim.Adam(module.parameters(), 1e-2) for module in self.modules.values()]
+        self.steps, self.stop_at, self.bad_at, self.ema_decay, self.gain = steps, stop_at, bad_at, 0.9, 1.0
+
+    def ema_warmup(self, step):
+        return step
+
+    def ema_decay_at(self, step):
+        return 0.5
+
+    def advance(self, step):
+        if step == self.stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        x = torch.from_numpy(np.random.default_rng(step).standard_normal((4, 6), dtype=np.float32))
+        losses = {}
+        for module, optimizer, (name, sign) in zip(
+            self.modules.values(), self.optimizers, (("loss", 1), ("other", -1)), strict=True
+        ):
+            optimizer.zero_grad()
+            loss = (module(x) - sign * self.gain * x).square().mean()
+            loss.backward()
+            optimizer.step()
+            losses[name] = float(loss.detach())
+        self.gain *= 1.01
+        return losses | ({"other": float("inf")} if step == self.bad_at else {})
+
+    def extra_state(self):
+        return {"gain": self.gain, "history": [torch.tensor(self.gain)]}
+
+    def load_extra_state(self, state):
+        self.gain = state["gain"]
+
+    def evaluate(self, ema):
+        return {"norm": float(sum(p.norm() for p in ema.parameters()))}
 
 
 def quiet(_):
@@ -115,3 +172,115 @@ def test_a_signal_from_outside_leaves_a_good_checkpoint(tmp_path, number):
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     assert state["step"] >= 5
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_stepped_stage_with_memory_resumes_bit_for_bit(tmp_path):
+    whole = PairStage()
+    assert isinstance(whole, SteppedStage)
+    ema = train(whole, tmp_path / "whole", {}, report=quiet)
+    with pytest.raises(InterruptedRunError):
+        train(PairStage(stop_at=7), tmp_path / "cut", {}, report=quiet)
+    resumed = PairStage()
+    again = train(resumed, tmp_path / "cut", {}, report=quiet)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert whole.gain == resumed.gain
+    assert set(ema.state_dict()) == {name for name in whole.modules.state_dict() if name.startswith("first.")}
+    for name, value in ema.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_a_stages_own_decay_rules_its_average(tmp_path):
+    stage = PairStage(steps=1)
+    before = [p.detach().clone() for p in stage.averaged.parameters()]
+    ema = train(stage, tmp_path, {}, report=quiet)
+    for kept, old, new in zip(ema.parameters(), before, stage.averaged.parameters(), strict=True):
+        assert torch.allclose(kept, (old + new) / 2, atol=1e-7)
+
+
+def test_any_figure_of_a_step_must_be_finite(tmp_path):
+    with pytest.raises(DivergedError, match=r"pair: other became inf at step 4"):
+        train(PairStage(bad_at=4), tmp_path, {}, report=quiet)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_weights_that_are_no_numbers_never_reach_the_checkpoint(tmp_path):
+    with pytest.raises(InterruptedRunError):
+        train(PairStage(stop_at=3), tmp_path, {}, report=quiet)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    stage = PairStage(stop_at=8)
+    step = stage.advance
+
+    def poison(number):
+        figures = step(number)
+        if number == 8:  # the step's own losses were still fine
+            with torch.no_grad():
+                stage.modules["second"][2].bias[1] = float("nan")
+        return figures | {"loss": 0.5, "other": 0.5}
+
+    stage.advance = poison
+    with pytest.raises(DivergedError, match=r"weight second\.2\.bias holds numbers that are not finite after step"):
+        train(stage, tmp_path, {}, report=quiet)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_disk_that_fills_up_leaves_the_old_checkpoint(tmp_path):
+    with pytest.raises(InterruptedRunError):
+        train(PairStage(stop_at=3), tmp_path, {}, report=quiet)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    # the kernel's own full device: every byte written to it meets ENOSPC
+    (tmp_path / (CHECKPOINT + ".part")).symlink_to("/dev/full")
+    with pytest.raises(DiskFullError, match=r"checkpoint\.pt"):
+        train(PairStage(stop_at=8), tmp_path, {}, report=quiet)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))
+    assert load_checkpoint(PairStage(), PairStage().averaged, tmp_path) == 4
+
+
+def test_a_write_that_breaks_off_in_the_middle_leaves_the_old_checkpoint(tmp_path):
+    with pytest.raises(InterruptedRunError):
+        train(PairStage(stop_at=3), tmp_path, {}, report=quiet)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(DiskFullError, match=r"checkpoint\.pt"):
+            train(PairStage(stop_at=8), tmp_path, {}, report=quiet)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_no_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("training.files.shutil.disk_usage", lambda _: usage._replace(free=10_000))
+    with pytest.raises(DiskFullError, match=r"checkpoint\.pt needs 0 MB and the disk has 0 MB left; nothing was"):
+        train(PairStage(steps=2), tmp_path, {}, report=quiet)
+    assert not list(tmp_path.glob("checkpoint*"))
+
+
+def test_a_checkpoint_of_another_shape_is_named_with_both_shapes(tmp_path):
+    train(PairStage(steps=2), tmp_path, {"made": "first"}, report=quiet)
+    with pytest.raises(CheckpointMismatchError, match=r"first\.0\.weight is \[8, 6\] in the checkpoint and \[5, 6\]"):
+        train(PairStage(hidden=5), tmp_path, {"made": "second"}, report=quiet)
+    assert json.loads((tmp_path / "options.json").read_text()) == {"made": "first"}
+    with pytest.raises(CheckpointMismatchError, match=r"has no tensor net\.0\.weight"):
+        train(LineStage(), tmp_path, {}, report=quiet)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    train(PairStage(steps=2), tmp_path, {}, report=quiet)
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-700])
+    with pytest.raises(DamagedCheckpointError, match=r"checkpoint\.pt can't be read"):
+        train(PairStage(), tmp_path, {}, report=quiet)
+    assert issubclass(DamagedCheckpointError, TrainingError)
+
+
+def test_records_of_steps_that_are_done_again_are_dropped(tmp_path):
+    with pytest.raises(InterruptedRunError):
+        train(PairStage(stop_at=5), tmp_path, {}, report=quiet, log_every=2)
+    stats = tmp_path / "stats.jsonl"
+    stats.write_text(stats.read_text() + '{"step": 8, "loss": 1.0}\n{"step": 10, "lo')  # died after the checkpoint
+    train(PairStage(steps=8), tmp_path, {}, report=quiet, log_every=2)
+    assert [json.loads(line)["step"] for line in stats.read_text().splitlines()] == [2, 4, 6, 8]
