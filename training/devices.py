@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 
 import torch
 
+CPU = torch.device("cpu")
+
 
 def pick_device(name: str = "auto") -> torch.device:
     """Give the device that a name stands for: "auto" is the first GPU, or the CPU without one.

@@ -35,12 +35,12 @@ class Features(NamedTuple):
 
 
 @torch.no_grad()
-def store_features(trunk: Trunk, pool: Pool, *, spoilt: bool, seed: int = 5, batch: int = 50) -> Features:
-    """Run the trunk over a pool once; every other batch is spoilt where `spoilt` says so."""
+def store_features(trunk: Trunk, pool: Pool, size_px: int, *, spoilt: bool, seed: int = 5, batch: int = 50) -> Features:
+    """Run the trunk over a pool once, at `size_px`; every other batch is spoilt where `spoilt` says so."""
     trunk.eval()
     rows = []
     for number, start in enumerate(range(0, len(pool), batch)):
-        pictures = to_pictures(pool.pictures[start : start + batch])
+        pictures = to_pictures(pool.pictures[start : start + batch], size_px)
         if spoilt and number % 2:
             pictures = spoil(pictures, np.random.default_rng([seed, number]))
         rows.append(trunk(pictures.contiguous(memory_format=torch.channels_last)))

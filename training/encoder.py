@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.devices import CPU, autocast
 from training.faces.parameters import (
     CATEGORIES,
     CATEGORY_SLICES,
@@ -63,13 +64,14 @@ def spoil(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     if rng.random() < 0.5:
         zoom, shift_x, shift_y = 1 + rng.uniform(-0.03, 0.03), *rng.uniform(-0.03, 0.03, 2)
         matrix = torch.tensor([[zoom, 0, shift_x], [0, zoom, shift_y]], dtype=torch.float32)
+        matrix = matrix.to(pictures.device)
         grid = F.affine_grid(matrix[None].expand(len(pictures), -1, -1), list(pictures.shape), align_corners=False)
         pictures = F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
     kind = rng.random()
     if kind < 0.4:
         sigma = rng.uniform(0.3, 1.1)
         taps = torch.exp(-0.5 * (torch.arange(-2.0, 3.0) / sigma) ** 2)
-        taps = (taps / taps.sum()).to(pictures.dtype)
+        taps = (taps / taps.sum()).to(pictures)
         for shape in ((1, 1, 5, 1), (1, 1, 1, 5)):
             padding = (0, 0, 2, 2) if shape[2] == 5 else (2, 2, 0, 0)
             pictures = F.conv2d(F.pad(pictures, padding, "replicate"), taps.view(shape).repeat(3, 1, 1, 1), groups=3)
@@ -82,7 +84,7 @@ def spoil(pictures: Tensor, rng: np.random.Generator) -> Tensor:
         pictures = pictures * gain + offset
     if rng.random() < 0.4:
         noise = rng.standard_normal(pictures.shape, dtype=np.float32) * np.float32(rng.uniform(0.01, 0.06))
-        pictures = pictures + torch.from_numpy(noise)
+        pictures = pictures + torch.from_numpy(noise).to(pictures.device)
     return pictures.clamp(-1, 1)
 
 
@@ -91,11 +93,11 @@ def factor_loss(read: Factors, truth: Tensor) -> Tensor:
 
     Shapes: truth [N,Z_DIM] factor vectors.
     """
-    weights = torch.ones(NUM_CONTINUOUS)
+    weights = torch.ones(NUM_CONTINUOUS, device=truth.device)
     weights[:NUM_EXPRESSION] = 2.0
     error = read.continuous.float() - truth[:, :NUM_CONTINUOUS]
     # a hue of 1 is the hue of −1: measure around the circle
-    error = torch.where(HUES, torch.remainder(error + 1, 2) - 1, error)
+    error = torch.where(HUES.to(truth.device), torch.remainder(error + 1, 2) - 1, error)
     loss = (F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1, reduction="none") * weights).mean()
     for category in CATEGORIES:
         where = CATEGORY_SLICES[category.name]
@@ -126,14 +128,18 @@ class FactorStage:
 
     name = "encoder"
 
-    def __init__(self, recipe: EncoderRecipe, pool: Pool, held_out: Pool) -> None:
+    def __init__(
+        self, recipe: EncoderRecipe, pool: Pool, held_out: Pool, size_px: int = 128, device: torch.device = CPU
+    ) -> None:
+        """`size_px`: what the encoder looks at; the pool's pictures are shrunk to it."""
         torch.manual_seed(recipe.seed)
         self.recipe, self.pool, self.steps, self.ema_decay = recipe, pool, recipe.steps, recipe.ema_decay
-        self.modules = nn.ModuleDict({"trunk": build_trunk(recipe), "head": build_factor_head(recipe)})
+        self.size_px, self.device = size_px, device
+        self.modules = nn.ModuleDict({"trunk": build_trunk(recipe), "head": build_factor_head(recipe)}).to(device)
         self.modules.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare it
         self.optimizers = build_optimizers([self.modules], recipe.lr)
-        self.held_pictures = to_pictures(held_out.pictures[:256])
-        self.held_factors = torch.tensor(held_out.factors[:256])
+        self.held_pictures = to_pictures(held_out.pictures[:256], size_px, device)
+        self.held_factors = torch.tensor(held_out.factors[:256], device=device)
 
     def learning_rate(self, step: int) -> float:
         """Give the learning rate at a step."""
@@ -147,10 +153,10 @@ class FactorStage:
         """Read the factors of one spoilt batch."""
         rng = np.random.default_rng([self.recipe.seed, 2, step])
         rows = np.sort(rng.choice(len(self.pool), self.recipe.batch, replace=False))
-        pictures = spoil(to_pictures(self.pool.pictures[rows]), rng)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        pictures = spoil(to_pictures(self.pool.pictures[rows], self.size_px, self.device), rng)
+        with autocast(self.device):
             read = self.modules["head"](self.modules["trunk"](pictures))
-        return factor_loss(read, torch.from_numpy(self.pool.factors[rows])), {}
+        return factor_loss(read, torch.tensor(self.pool.factors[rows], device=self.device)), {}
 
     @torch.no_grad()
     def evaluate(self, ema: nn.ModuleDict) -> dict[str, float]:
@@ -184,18 +190,28 @@ class InversionStage:
 
     name = "inversion"
 
-    def __init__(self, recipe: InversionRecipe, parts: Inversion, pool: Pool, held_out: Pool) -> None:
+    def __init__(
+        self,
+        recipe: InversionRecipe,
+        parts: Inversion,
+        pool: Pool,
+        held_out: Pool,
+        size_px: int = 128,
+        device: torch.device = CPU,
+    ) -> None:
+        """`size_px`: what the encoder looks at; the generator's pictures may be larger."""
         torch.manual_seed(recipe.seed)
         self.recipe, self.pool, self.steps, self.ema_decay = recipe, pool, recipe.steps, recipe.ema_decay
-        self.generator = parts.generator.eval().requires_grad_(False)
-        self.encoder = build_wplus_encoder(parts)
+        self.size_px, self.device = size_px, device
+        self.generator = parts.generator.to(device).eval().requires_grad_(False)
+        self.encoder = build_wplus_encoder(parts).to(device)
         # the trunk also serves the image embedding, so it stays as it is
         self.encoder.trunk.eval().requires_grad_(False)
         self.encoder.mapping.requires_grad_(False)
         self.modules = nn.ModuleDict({"encoder": self.encoder})
         self.optimizers = build_optimizers([self.encoder], recipe.lr)
-        self.held_pictures = to_pictures(held_out.pictures[:128])
-        self.weights = face_weights(self.held_pictures.shape[-1], FACE_GAIN)
+        self.held_pictures = to_pictures(held_out.pictures[:128], device=device)
+        self.weights = face_weights(self.held_pictures.shape[-1], FACE_GAIN).to(device)
 
     def learning_rate(self, step: int) -> float:
         """Give the learning rate at a step."""
@@ -211,17 +227,18 @@ class InversionStage:
         drawn_stage = step >= self.recipe.w_steps
         batch = self.recipe.batch if drawn_stage else self.recipe.w_batch
         rows = np.sort(rng.choice(len(self.pool), batch, replace=False))
-        truth = to_pictures(self.pool.pictures[rows])
-        factors = torch.from_numpy(self.pool.factors[rows])
+        truth = to_pictures(self.pool.pictures[rows], device=self.device)
+        factors = torch.tensor(self.pool.factors[rows], device=self.device)
         with torch.no_grad():
-            seen = spoil(truth, rng) if rng.random() < 0.3 else truth
+            seen = self._shrink(truth)
+            seen = spoil(seen, rng) if rng.random() < 0.3 else seen
             features = self.encoder.trunk(seen)
             true_w = self.generator.mapping(factors)
         ws, read = self.encoder.invert(features, seen)
         loss = self.recipe.factor_weight * factor_loss(read, factors)
         loss = loss + self.recipe.w_weight * (ws - true_w[:, None]).square().mean()
         if drawn_stage:
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with autocast(self.device):
                 drawn = self.generator.synthesis(ws)
             loss = loss + picture_loss(drawn.float() - truth, self.weights, squared=SQUARED)
         return loss, {}
@@ -230,5 +247,10 @@ class InversionStage:
     def evaluate(self, ema: nn.ModuleDict) -> dict[str, float]:
         """Measure the reconstruction of held-out renders."""
         encoder = ema["encoder"]
-        drawn = torch.cat([self.generator.synthesis(encoder(part)) for part in self.held_pictures.split(16)])
+        parts = self.held_pictures.split(16)
+        drawn = torch.cat([self.generator.synthesis(encoder(self._shrink(part))) for part in parts])
         return {"psnr_db": float(psnr_db(drawn, self.held_pictures))}
+
+    def _shrink(self, pictures: Tensor) -> Tensor:
+        """Give what the encoder sees of the generator's pictures."""
+        return F.avg_pool2d(pictures, pictures.shape[-1] // self.size_px)

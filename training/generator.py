@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.devices import CPU, autocast
 from training.faces.parameters import (
     FACTOR_HIGHS,
     FACTOR_LOWS,
@@ -43,12 +44,13 @@ def build_generator(recipe: GeneratorRecipe) -> Generator:
     return Generator(FactorMapping(features, recipe.w_dim), synthesis)
 
 
-def to_pictures(pixels: np.ndarray) -> Tensor:
-    """Turn pool pictures into network pictures.
+def to_pictures(pixels: np.ndarray, size_px: int | None = None, device: torch.device = CPU) -> Tensor:
+    """Turn pool pictures into network pictures, shrunk to `size_px` by whole steps where it is given.
 
     Shapes: [N,S,S,3] uint8 → [N,3,S,S] in [-1,1], channels last.
     """
-    return torch.tensor(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    pictures = torch.tensor(pixels, device=device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return pictures if size_px in (None, pictures.shape[-1]) else F.avg_pool2d(pictures, pictures.shape[-1] // size_px)
 
 
 class GeneratorStage:
@@ -56,18 +58,18 @@ class GeneratorStage:
 
     name = "generator"
 
-    def __init__(self, recipe: GeneratorRecipe, pool: Pool, held_out: Pool) -> None:
+    def __init__(self, recipe: GeneratorRecipe, pool: Pool, held_out: Pool, device: torch.device = CPU) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.pool = recipe, pool
-        self.generator = build_generator(recipe)
+        self.recipe, self.pool, self.device = recipe, pool, device
+        self.generator = build_generator(recipe).to(device)
         self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare it
         self.modules = nn.ModuleDict({"generator": self.generator})
         self.optimizers = build_optimizers([self.generator], recipe.phases[0].lr)
         self.ema_decay = recipe.ema_decay
         self.steps = sum(phase.steps for phase in recipe.phases)
         self._weights: dict[tuple[int, float], Tensor] = {}
-        self.held_pictures = to_pictures(np.asarray(held_out.pictures[:HELD_OUT_PICTURES]))
-        self.held_factors = torch.tensor(held_out.factors[:HELD_OUT_PICTURES])
+        self.held_pictures = to_pictures(np.asarray(held_out.pictures[:HELD_OUT_PICTURES]), device=device)
+        self.held_factors = torch.tensor(held_out.factors[:HELD_OUT_PICTURES], device=device)
         self._resolution = recipe.phases[0].resolution
         self._order: tuple[tuple[int, int], np.ndarray] | None = None
 
@@ -99,10 +101,9 @@ class GeneratorStage:
         share = phase.crop * (0.4 if late else 1.0)
         crop = FACE_CROP if rng.random() < share else None
         rows = self._pick_rows(phase, within)
-        truth = to_pictures(self.pool.pictures[rows])
-        truth = F.avg_pool2d(truth, truth.shape[-1] // resolution)
-        factors = torch.from_numpy(self.pool.factors[rows])
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        truth = to_pictures(self.pool.pictures[rows], resolution, self.device)
+        factors = torch.tensor(self.pool.factors[rows], device=self.device)
+        with autocast(self.device):
             drawn = self.generator(factors, resolution, crop)
         weights = self._weigh(resolution, phase.late_face_gain if late else phase.face_gain)
         if crop is not None:
@@ -132,7 +133,7 @@ class GeneratorStage:
 
     def _weigh(self, resolution: int, gain: float) -> Tensor:
         if (resolution, gain) not in self._weights:
-            self._weights[resolution, gain] = face_weights(resolution, gain)
+            self._weights[resolution, gain] = face_weights(resolution, gain).to(self.device)
         return self._weights[resolution, gain]
 
     def _pick_rows(self, phase: GeneratorPhase, step: int) -> np.ndarray:

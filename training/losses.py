@@ -25,7 +25,7 @@ def picture_loss(error: Tensor, weights: Tensor, squared: float = 0.0) -> Tensor
     across, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
     half, half_weights = F.avg_pool2d(error, 2), F.avg_pool2d(weights, 2)
     parts = ((error, weights, 1.0), (across, weights[..., 1:], 1.0), (down, weights[..., 1:, :], 1.0))
-    loss = torch.zeros(())
+    loss = error.new_zeros(())
     for part, local, share in (*parts, (half, half_weights, 0.5)):
         loss = loss + share * (part.abs() * local).mean()
         if squared:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.devices import CPU
 from training.embedding import EmbeddingStage, Features, store_features
 from training.encoder import (
     FactorStage,
@@ -49,8 +50,8 @@ def take_part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 class Run:
     """One recipe in one folder."""
 
-    def __init__(self, recipe: Recipe, folder: Path, report: Report = print) -> None:
-        self.recipe, self.folder, self.report = recipe, folder, report
+    def __init__(self, recipe: Recipe, folder: Path, report: Report = print, device: torch.device = CPU) -> None:
+        self.recipe, self.folder, self.report, self.device = recipe, folder, report, device
 
     # --- stages, in order -----------------------------------------------------------------------------------
 
@@ -82,12 +83,20 @@ class Run:
         """Train the generator."""
         recipe = self.recipe.generator
         steps = sum(phase.steps for phase in recipe.phases)
-        self._train("generator", steps, recipe, lambda: GeneratorStage(recipe, self.pool(), self.held_out_pool()))
+        self._train(
+            "generator", steps, recipe, lambda: GeneratorStage(recipe, self.pool(), self.held_out_pool(), self.device)
+        )
 
     def encoder(self) -> None:
         """Train trunk and factor head."""
         recipe = self.recipe.encoder
-        self._train("encoder", recipe.steps, recipe, lambda: FactorStage(recipe, self.pool(), self.held_out_pool()))
+        size_px = self.recipe.encoder_resolution
+        self._train(
+            "encoder",
+            recipe.steps,
+            recipe,
+            lambda: FactorStage(recipe, self.pool(), self.held_out_pool(), size_px, self.device),
+        )
 
     def language(self) -> None:
         """Train the text tower."""
@@ -113,8 +122,8 @@ class Run:
         # motion is made for one text tower: export refuses another
         (self.folder / "motion" / TEXT_MARK).write_text(self._hash_text())
 
-    def export(self, directory: Path) -> Path:
-        """Write the bundle."""
+    def export(self, directory: Path, share_text: bool = False) -> Path:
+        """Write the bundle; with `share_text` its text tower goes to the folder `shared` beside it."""
         from training.export.bundle import Parts, export_bundle
 
         mark = self.folder / "motion" / TEXT_MARK
@@ -128,7 +137,15 @@ class Run:
         encoder = build_wplus_encoder(Inversion(trunk, copy.deepcopy(head), generator))
         encoder.load_state_dict(self._load("inversion", "encoder"))
         text, tokenizer = self.load_text()
-        parts = Parts(generator, encoder, self.load_tower(trunk), self.load_motion(generator), text, tokenizer)
+        parts = Parts(
+            generator,
+            encoder,
+            self.load_tower(trunk),
+            self.load_motion(generator),
+            text,
+            tokenizer,
+            input_resolution=self.recipe.encoder_resolution,
+        )
         made_by = {"recipe": self.recipe.name, "version": read_version(), "steps": self.count_steps()}
         path = export_bundle(
             parts,
@@ -138,6 +155,7 @@ class Run:
             version=self.recipe.version,
             made_by=made_by,
             figures=self.read_figures(),
+            share_text=share_text,
         )
         self.report(f"export: {path} ({sum(file.stat().st_size for file in path.iterdir()) / 1e6:.1f} MB)")
         return path
@@ -225,10 +243,11 @@ class Run:
             pool, expressed, held = self.pool(), self._open("renders-expressed"), self.held_out_pool()
             varied = Pool(pool.pictures[:limit], pool.factors[:limit])
             few = Pool(held.pictures[:HELD_OUT_FEATURES], held.factors[:HELD_OUT_FEATURES])
+            size_px = self.recipe.encoder_resolution
             stored = {
-                "varied": store_features(trunk, varied, spoilt=True),
-                "expressed": store_features(trunk, expressed, spoilt=True),
-                "held_out": store_features(trunk, few, spoilt=False),
+                "varied": store_features(trunk, varied, size_px, spoilt=True),
+                "expressed": store_features(trunk, expressed, size_px, spoilt=True),
+                "held_out": store_features(trunk, few, size_px, spoilt=False),
             }
             plain = {name: tuple(part) for name, part in stored.items()}
             write_atomically(path, lambda target: torch.save(plain, target))
@@ -290,7 +309,8 @@ class Run:
     def _build_inversion_stage(self) -> InversionStage:
         trunk, head = self.load_trunk()
         parts = Inversion(trunk, head, self.load_generator())
-        return InversionStage(self.recipe.inversion, parts, self.pool(), self.held_out_pool())
+        size_px = self.recipe.encoder_resolution
+        return InversionStage(self.recipe.inversion, parts, self.pool(), self.held_out_pool(), size_px, self.device)
 
     def _build_motion_stage(self) -> Stage:
         from training.motion import MotionStage

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from model.bundle.writer import write_bundle
 from model.sessions import open_graph
 from training.export.card import write_card
-from training.export.graphs import OPSET, IdentityGraph, MappingGraph, SynthesisGraph, export_module
+from training.export.graphs import OPSET, MappingGraph, PictureGraph, SynthesisGraph, export_module
+from training.export.halves import store_halves
 from training.export.motion_graph import build_motion_graph
 from training.export.text import export_text_tower
 from training.faces.parameters import Z_DIM
@@ -31,6 +33,11 @@ from training.networks.text import MAX_TOKENS, TextTower
 FPS = 24
 TOLERANCE = 1e-4
 SYNTHESIS_TOLERANCE = 1.0  # a rounding's worth of uint8
+HALF_TOLERANCE = 4e-3  # of weights stored as float16, as a share of an output's largest value
+HALF_SYNTHESIS_TOLERANCE = 4.0  # levels of uint8
+PICTURE_FILE = "encoder.onnx"
+GRAPH_FILES = dict.fromkeys(("encoder", "image", "quality"), PICTURE_FILE)
+PICTURE_OUTPUTS = ("ws", "image_embed", "identity")
 EXPRESSIONS = (
     *("smiling", "angry", "sad", "surprised", "closing eyes", "winking", "opening mouth", "pouting"),
     *("laughing", "shocked", "blinking", "raising eyebrows", "frowning", "skeptical", "sleepy", "disgusted"),
@@ -56,20 +63,20 @@ class Parts:
     motion: MotionNetwork
     text: TextTower
     tokenizer: Tokenizer
+    input_resolution: int
 
 
-def run_graph(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
-    """Run a graph on one thread and give its first output."""
-    outputs = open_graph(model.SerializeToString()).run(**inputs)
-    return outputs[model.graph.output[0].name]
+def run_graph(model: onnx.ModelProto, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Run a graph on one thread and give its outputs by name."""
+    return open_graph(model.SerializeToString()).run(**inputs)
 
 
-def compare(name: str, given: np.ndarray, wanted: Tensor, tolerance: float) -> float:
+def compare(name: str, given: np.ndarray, wanted: Tensor | np.ndarray, tolerance: float) -> float:
     """Give the largest absolute difference.
 
     Raises: ParityError when it is above the tolerance or the shapes differ.
     """
-    expected = wanted.numpy()
+    expected = wanted.numpy() if isinstance(wanted, Tensor) else wanted
     if given.shape != expected.shape:
         raise ParityError(f"{name}: ONNX Runtime gives the shape {given.shape}, PyTorch {expected.shape}")
     difference = float(np.abs(given.astype(np.float64) - expected.astype(np.float64)).max())
@@ -78,7 +85,27 @@ def compare(name: str, given: np.ndarray, wanted: Tensor, tolerance: float) -> f
     return difference
 
 
-def export_motion(network: MotionNetwork, rng: np.random.Generator) -> tuple[onnx.ModelProto, float]:
+def shrink(
+    model: onnx.ModelProto, inputs: Mapping[str, np.ndarray], wanted: Mapping[str, Tensor], tolerance: float
+) -> tuple[bytes, dict[str, float]]:
+    """Store a graph's weights as float16 and measure what that changes.
+
+    Args:
+        tolerance: of the largest difference, as a share of the output's largest value; in levels for uint8 outputs.
+
+    Returns: the file, and output → largest absolute difference.
+    Raises: ParityError.
+    """
+    small = store_halves(model)
+    given = run_graph(small, **inputs)
+    differences = {}
+    for name, tensor in wanted.items():
+        scale = 1.0 if given[name].dtype == np.uint8 else max(1.0, float(tensor.abs().max()))
+        differences[name] = compare(f"{name} in float16", given[name], tensor, tolerance * scale)
+    return small.SerializeToString(), differences
+
+
+def export_motion(network: MotionNetwork, rng: np.random.Generator) -> tuple[onnx.ModelProto, dict[str, float]]:
     """Export the motion network and compare it at several numbers of frames, evenly spread and not."""
     graph = build_motion_graph(network, OPSET)
     worst = 0.0
@@ -90,11 +117,17 @@ def export_motion(network: MotionNetwork, rng: np.random.Generator) -> tuple[onn
         intensity = np.array([1.3], np.float32)
         tensors = [torch.from_numpy(a) for a in (text[None], face[None], noise, intensity, progress[None])]
         wanted, _ = network(*tensors)
-        given = run_graph(
-            graph, text_embed=text[None], image_embed=face[None], noise=noise, intensity=intensity, progress=progress
-        )
+        inputs = {
+            "text_embed": text[None],
+            "image_embed": face[None],
+            "noise": noise,
+            "intensity": intensity,
+            "progress": progress,
+        }
+        given = run_graph(graph, **inputs)["delta_ws"]
         worst = max(worst, compare("motion", given, wanted[0], TOLERANCE))
-    return graph, worst
+    _, halved = shrink(graph, inputs, {"delta_ws": wanted[0]}, HALF_TOLERANCE)
+    return store_halves(graph), {"max_abs": worst, "halved_max_abs": halved["delta_ws"]}
 
 
 @torch.no_grad()
@@ -110,31 +143,35 @@ def export_graphs(parts: Parts, seed: int = 0) -> tuple[dict[str, bytes], dict[s
     psi = torch.tensor([0.8])
     mapping = MappingGraph(generator).eval()
     ws = mapping(z, psi).contiguous()
-    image = torch.from_numpy(rng.uniform(-1, 1, (3, 3, resolution, resolution)).astype(np.float32))
-    image[:2] = generator.synthesis(ws[:2]).clamp(-1, 1)
+    image = torch.from_numpy(rng.uniform(-1, 1, (3, 3, parts.input_resolution, parts.input_resolution)).astype("f4"))
+    shrunk = generator.synthesis(ws[:2]).clamp(-1, 1)
+    image[:2] = F.avg_pool2d(shrunk, resolution // parts.input_resolution)
+    files: dict[str, bytes] = {}
+    parity: dict[str, dict[str, Any]] = {}
 
-    synthesis_graph = export_module(SynthesisGraph(generator), (ws[:2],), ["ws"], "frames")
+    graph = export_module(SynthesisGraph(generator), (ws[:2],), ["ws"], ["frames"])
     drawn = ((generator.synthesis(ws).clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1)
-    files = {"synthesis.onnx": synthesis_graph.SerializeToString()}
-    difference = compare("synthesis", run_graph(synthesis_graph, ws=ws.numpy()), drawn, SYNTHESIS_TOLERANCE)
-    parity: dict[str, dict[str, Any]] = {"synthesis": {"max_abs": difference, "unit": "uint8"}}
+    difference = compare("synthesis", run_graph(graph, ws=ws.numpy())["frames"], drawn, SYNTHESIS_TOLERANCE)
+    files["synthesis.onnx"], halved = shrink(graph, {"ws": ws.numpy()}, {"frames": drawn}, HALF_SYNTHESIS_TOLERANCE)
+    parity["synthesis"] = {"max_abs": difference, "halved_max_abs": halved["frames"], "unit": "uint8"}
 
-    mapping_graph = export_module(mapping, (z[:2], psi), ["z", "truncation_psi"], "ws")
-    files["mapping.onnx"] = mapping_graph.SerializeToString()
-    given = run_graph(mapping_graph, z=z.numpy(), truncation_psi=psi.numpy())
-    parity["mapping"] = {"max_abs": compare("mapping", given, ws, TOLERANCE)}
+    inputs = {"z": z.numpy(), "truncation_psi": psi.numpy()}
+    graph = export_module(mapping, (z[:2], psi), ["z", "truncation_psi"], ["ws"])
+    difference = compare("mapping", run_graph(graph, **inputs)["ws"], ws, TOLERANCE)
+    files["mapping.onnx"], halved = shrink(graph, inputs, {"ws": ws}, HALF_TOLERANCE)
+    parity["mapping"] = {"max_abs": difference, "halved_max_abs": halved["ws"]}
 
-    identity = IdentityGraph(parts.encoder.trunk, parts.encoder.head)
-    named = (("encoder", parts.encoder, "ws"), ("image", parts.tower, "image_embed"), ("quality", identity, "identity"))
-    for name, module, output in named:
-        graph = export_module(module.eval(), (image[:2],), ["image"], output)
-        files[f"{name}.onnx"] = graph.SerializeToString()
-        difference = compare(name, run_graph(graph, image=image.numpy()), module(image), TOLERANCE)
-        parity[name] = {"max_abs": difference}
+    reader = PictureGraph(parts.encoder, parts.tower).eval()
+    graph = export_module(reader, (image[:2],), ["image"], PICTURE_OUTPUTS)
+    wanted = dict(zip(PICTURE_OUTPUTS, reader(image), strict=True))
+    given = run_graph(graph, image=image.numpy())
+    files[PICTURE_FILE], halved = shrink(graph, {"image": image.numpy()}, wanted, HALF_TOLERANCE)
+    for name, output in zip(("encoder", "image", "quality"), PICTURE_OUTPUTS, strict=True):
+        difference = compare(name, given[output], wanted[output], TOLERANCE)
+        parity[name] = {"max_abs": difference, "halved_max_abs": halved[output]}
 
-    motion_graph, difference = export_motion(parts.motion.eval(), rng)
+    motion_graph, parity["motion"] = export_motion(parts.motion.eval(), rng)
     files["motion.onnx"] = motion_graph.SerializeToString()
-    parity["motion"] = {"max_abs": difference}
     return files, parity
 
 
@@ -147,8 +184,11 @@ def export_bundle(
     version: str,
     made_by: Mapping[str, Any],
     figures: Mapping[str, Any],
+    share_text: bool = False,
 ) -> Path:
     """Export everything and write the bundle, all or nothing.
+
+    `share_text` puts the text tower into the folder `shared` beside the bundle, for other domains to use too.
 
     `figures` are what was measured on held-out data; they go into the manifest and the card.
 
@@ -165,9 +205,9 @@ def export_bundle(
             raise ParityError(f"text: ONNX Runtime is {difference:.3g} off PyTorch; {TOLERANCE:.3g} is allowed")
         blobs["text.onnx"] = text_path.read_bytes()
     parity["text"] = {"max_abs": difference}
+    text = {"text.onnx": blobs.pop("text.onnx"), "tokenizer.json": parts.tokenizer.to_str().encode()}
     files = {
         **blobs,
-        "tokenizer.json": parts.tokenizer.to_str().encode(),
         "README.md": write_card(bundle_id, domain, synthesis.resolution, made_by, figures, parity).encode(),
     }
     fields = {
@@ -183,9 +223,9 @@ def export_bundle(
         "h_dim": parts.motion.h_dim,
         "fps": FPS,
         "opset": OPSET,
-        "input_resolution": synthesis.resolution,
+        "input_resolution": parts.input_resolution,
         "max_tokens": MAX_TOKENS,
-        "graphs": {name: f"{name}.onnx" for name in (*parity,)},
+        "graphs": {name: GRAPH_FILES.get(name, f"{name}.onnx") for name in parity},
         "tokenizer": "tokenizer.json",
         "expressions": list(EXPRESSIONS),
         "presets": list(PRESETS),
@@ -195,4 +235,6 @@ def export_bundle(
         "made_by": {**made_by, "measured": dict(figures)},
         "card": "README.md",
     }
-    return write_bundle(directory, fields, files)
+    if not share_text:
+        return write_bundle(directory, fields, {**files, **text})
+    return write_bundle(directory, fields, files, shared=text)

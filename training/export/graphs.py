@@ -30,7 +30,7 @@ from training.faces.parameters import (
     OPTION_SHARPNESS,
     POSE_FACTORS,
 )
-from training.networks.encoder import FactorHead, Trunk
+from training.networks.encoder import FactorHead, ImageTower, Trunk, WPlusEncoder
 from training.networks.stylegan2 import SQRT2, FullyConnected, Generator, SynthesisBlock, SynthesisLayer, ToRGB
 
 OPSET = 20
@@ -199,14 +199,37 @@ class IdentityGraph(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Shapes: image [N,3,S,S] → identity [N,D], unit norm."""
-        read = self.head(self.trunk(image))
+        return self.project(self.trunk(image))
+
+    def project(self, features: Tensor) -> Tensor:
+        """Shapes: [N,feature_dim] → [N,D], unit norm."""
+        read = self.head(features)
         parts = [read.continuous[:, NUM_EXPRESSION:] / math.sqrt(2)]
         parts += [read.logits[:, options].softmax(1) for options in self.head.option_slices]
         return F.normalize(torch.cat(parts, 1), dim=1)
 
 
+class PictureGraph(nn.Module):
+    """Everything that is read off a picture: ws, image embedding, identity. One trunk, run once for each of them."""
+
+    def __init__(self, encoder: WPlusEncoder, tower: ImageTower) -> None:
+        super().__init__()
+        self.encoder, self.tower = encoder, tower
+        self.identity = IdentityGraph(encoder.trunk, encoder.head)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shapes: image [N,3,S,S] in [-1,1] → ws [N,num_ws,w_dim], image_embed [N,embed_dim], identity [N,D]."""
+        features = self.encoder.trunk(image)
+        ws, _ = self.encoder.invert(features, image)
+        return ws, self.tower.project(features), self.identity.project(features)
+
+
 def export_module(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: Sequence[str], output: str, opset: int = OPSET
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    opset: int = OPSET,
 ) -> onnx.ModelProto:
     """Export a module whose first axis is the batch, of any size.
 
@@ -221,7 +244,7 @@ def export_module(
             example,
             dynamo=True,
             input_names=list(inputs),
-            output_names=[output],
+            output_names=list(outputs),
             dynamic_shapes=shapes,
             opset_version=opset,
             verbose=False,
