@@ -15,6 +15,9 @@ def load_case(name: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tenso
     weights = {}
     for index, entry in enumerate(spec["tensors"]):
         init = entry["init"]
+        if init["kind"] == "values":
+            weights[entry["name"]] = torch.tensor(init["values"]).reshape(entry["shape"])
+            continue
         assert init["kind"] == "normal", init
         noise = np.random.default_rng([spec["seed"], index]).standard_normal(entry["shape"], dtype=np.float32)
         value = noise * np.float32(init["scale"]) + np.float32(init["shift"])
