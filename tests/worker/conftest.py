@@ -11,7 +11,8 @@ import pytest
 from tests.servers import QueueServer
 from tests.worker.workplace import Workplace
 
-DATABASES = itertools.cycle(range(1, 16))
+# Of the shared queue server: a worker must not take the hints of another workplace, where it finds nothing to do.
+DATABASES = itertools.cycle(range(2, 16))
 
 
 @pytest.fixture
@@ -21,9 +22,9 @@ def make_workplace(tmp_path: Path, tiny_bundle: Path, queue_server: QueueServer)
     def make(**settings: object) -> Workplace:
         folder = tmp_path / f"place-{len(places)}"
         folder.mkdir()
-        places.append(
-            Workplace(folder, tiny_bundle.parent, str(settings.pop("redis_url", queue_server.url)), **settings)
-        )
+        own_database = f"{queue_server.url.removesuffix('/0')}/{next(DATABASES)}"
+        redis_url = str(settings.pop("redis_url", own_database))
+        places.append(Workplace(folder, tiny_bundle.parent, redis_url, **settings))
         return places[-1]
 
     yield make

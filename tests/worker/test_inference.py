@@ -12,18 +12,23 @@ from pathlib import Path
 import pytest
 
 from services.jobs.contract import AnimationOptions, Stage
-from tests.worker.workplace import parents, wait_until
+from tests.pace import FFMPEG_VARIABLE, pace_ffmpeg
+from tests.worker.workplace import LONG, PATIENCE_S, parents, wait_until
+from worker import inference
 from worker.events import ChildOptions, Died, Done, Event, Failed, FramesDrawn, Order, Preview, Ready, StageStarted
 from worker.inference import InferenceChild, bundle_folders, describe_death
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
-def child(tiny_bundle: Path) -> Iterator[InferenceChild]:
+def child(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InferenceChild]:
+    """A child that writes films at viewing speed, and that nobody loses patience with."""
+    monkeypatch.setenv(FFMPEG_VARIABLE, str(pace_ffmpeg(tmp_path)))
+    monkeypatch.setattr(inference, "CANCEL_PATIENCE_S", PATIENCE_S)
     child = InferenceChild(ChildOptions(providers=("cpu",), threads=1, warm=(tiny_bundle,)))
     child.start()
-    ready = child.wait_ready(120)
+    ready = child.wait_ready(PATIENCE_S)
     assert isinstance(ready, Ready), ready
     assert set(ready.bundles) == {"tiny"}
     assert ready.bundles["tiny"].providers["synthesis"] == "cpu"
@@ -40,7 +45,7 @@ def make_order(bundle: Path, scratch: Path, **options: object) -> Order:
 def listen(child: InferenceChild) -> list[Event]:
     events: list[Event] = []
     while not events or not isinstance(events[-1], Done | Failed | Died):
-        event = child.poll(120)
+        event = child.poll(PATIENCE_S)
         assert event is not None, events
         events.append(event)
     return events
@@ -78,8 +83,8 @@ def test_a_failing_job_leaves_the_child_and_its_bundles_alive(child: InferenceCh
 
 
 def test_a_canceled_job_stops_and_leaves_no_file(child: InferenceChild, tiny_bundle: Path, tmp_path: Path):
-    child.begin(make_order(tiny_bundle, tmp_path / "job", frames=960, output={"format": "webm", "size": 512}))
-    while not isinstance(child.poll(120), FramesDrawn):
+    child.begin(make_order(tiny_bundle, tmp_path / "job", **LONG))
+    while not isinstance(child.poll(PATIENCE_S), FramesDrawn):
         pass
     child.stop_job("anm_1")
     assert child.alive
@@ -89,7 +94,7 @@ def test_a_canceled_job_stops_and_leaves_no_file(child: InferenceChild, tiny_bun
 def test_a_death_is_told_in_words(child: InferenceChild):
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
-    event = child.poll(20)
+    event = child.poll(PATIENCE_S)
     assert isinstance(event, Died)
     assert event.exit_code == -signal.SIGKILL
     assert "SIGKILL" in event.sentence
@@ -105,7 +110,7 @@ def test_a_damaged_bundle_is_refused_in_words_and_the_child_lives(tiny_bundle: P
     graph.write_bytes(graph.read_bytes()[:-1] + b"x")
     child = InferenceChild(ChildOptions(providers=("cpu",), threads=1, warm=(damaged,)))
     child.start()
-    ready = child.wait_ready(120)
+    ready = child.wait_ready(PATIENCE_S)
     assert isinstance(ready, Ready), ready
     assert ready.bundles == {}
     assert "synthesis.onnx" in ready.broken[str(damaged)]
@@ -120,7 +125,7 @@ def test_the_child_dies_with_its_parent(tiny_bundle: Path):
     script = (
         "import sys; from pathlib import Path; from worker.inference import InferenceChild; "
         "from worker.events import ChildOptions; c = InferenceChild(ChildOptions(('cpu',), 1, ())); c.start(); "
-        "c.wait_ready(120); print(c.pid, flush=True); sys.stdin.read()"
+        "c.wait_ready(300); print(c.pid, flush=True); sys.stdin.read()"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -128,7 +133,7 @@ def test_the_child_dies_with_its_parent(tiny_bundle: Path):
     os.kill(pid, signal.SIGSTOP)  # even one that can't see its socket close
     parent.kill()
     parent.wait()
-    wait_until(lambda: pid not in parents(), "the kernel ends the child", patience_s=10)
+    wait_until(lambda: pid not in parents(), "the kernel ends the child")
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,8 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path):
             writer.finish()
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 200_000
+    # The longer clip has 15 MB more; what other threads of the test run allocate meanwhile is far less than a tenth.
+    assert peaks[1] < peaks[0] + 1_500_000
 
 
 def test_the_command_holds_no_client_string_and_opens_pipes_and_files_only(tmp_path: Path):

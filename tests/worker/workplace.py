@@ -18,22 +18,25 @@ from services.jobs.store import JobStore
 from services.launcher import child_environment
 from services.settings import Settings
 from services.storage import ObjectStore, input_key
+from tests.pace import FFMPEG_VARIABLE, pace_ffmpeg
 
 # Only ever waited for by a test that fails; generous, because continuous integration shares its processors.
 PATIENCE_S = 300.0
-# Long enough to be interrupted on any machine: VP9 of this size is slow, and drawing waits for it.
-LONG = {"frames": 960, "output": {"format": "webm", "size": 512}}
+# The workers' ffmpeg takes 24 frames a second on any machine, and drawing waits for it: 40 s to be interrupted in, and
+# 10 s in which a job can be interrupted and is not long to wait for afterwards.
+LONG = {"frames": 960}
+MEDIUM = {"frames": 240}
 
 
 class WorkerProcess:
-    """``python -m worker.app`` in a process group of its own."""
+    """``python -m worker.app`` in a process group of its own; its films are written at viewing speed."""
 
     def __init__(self, settings: Settings, log: Path) -> None:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "worker.app"],
-                env=child_environment(settings),
+                env=child_environment(settings) | {FFMPEG_VARIABLE: str(pace_ffmpeg(log.parent))},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -51,7 +54,7 @@ class WorkerProcess:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(30)
+                self.process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 self.kill_group()
 
@@ -60,7 +63,9 @@ class Workplace:
     """What the API would be: accepts jobs and looks at them."""
 
     def __init__(self, folder: Path, bundles_dir: Path, redis_url: str, **settings: object) -> None:
-        quick = {"lease_s": 8.0, "heartbeat_s": 1.0, "sweep_s": 1.0}
+        # The lease is what tests of killed workers wait for; twenty heartbeats, so that a machine that is slow to give
+        # a process its turn makes nobody lose a job.
+        quick = {"lease_s": 20.0, "heartbeat_s": 1.0, "sweep_s": 1.0}
         self.settings = Settings(
             data_dir=folder / "data", bundles_dir=bundles_dir, redis_url=redis_url, **{**quick, **settings}
         )
@@ -79,12 +84,16 @@ class Workplace:
     def facts_of(self, worker: WorkerProcess) -> dict[str, object]:
         return next((w.facts for w in self.store.live_workers(3600) if w.facts.get("pid") == worker.pid), {})
 
-    def post(self, prompt: str = "smiling", picture: bytes | None = None, **options: object) -> str:
+    def post(
+        self, prompt: str = "smiling", picture: bytes | None = None, *, stored: bool = True, **options: object
+    ) -> str:
+        """Accept a job; with ``stored=False`` its picture is gone before any worker can look."""
         job_id = make_job_id()
         facts = InputFacts()
         if picture is not None:
             key = input_key(job_id, digest(picture))
-            self.storage.put(key, picture, "image/png")
+            if stored:
+                self.storage.put(key, picture, "image/png")
             facts = InputFacts(key=key, sha256=digest(picture), width=80, height=80)
         source = "sampled" if picture is None else "image"
         asked = AnimationOptions.model_validate({"prompt": prompt, "source": source, **options})
@@ -172,7 +181,10 @@ def child_of(worker: WorkerProcess) -> int:
     """Return the process id of a worker's inference child."""
     for pid, parent in parents().items():
         if parent == worker.pid:
-            command = (Path("/proc") / str(pid) / "cmdline").read_bytes()
+            try:
+                command = (Path("/proc") / str(pid) / "cmdline").read_bytes()
+            except OSError:
+                continue  # it ended meanwhile
             if b"worker.child" in command:
                 return pid
     raise AssertionError("the worker has no child")
