@@ -17,11 +17,12 @@ import torch
 from safetensors.torch import load_file
 
 from model.animator import Animator
+from model.bundle.reader import read_manifest
 from training.evaluator import measure
-from training.evaluator.fit import WEIGHTS
+from training.evaluator.fit import weights_path
 from training.evaluator.network import FactorReader, to_reader_input
+from training.faces.domains import find_domain
 from training.faces.expressions import CYCLIC, EXPRESSIONS, GATE_NAMES, apply_expression
-from training.faces.human import render
 from training.faces.parameters import Parameters, sample_parameters
 
 HELD_OUT_PHRASES = Path(__file__).parent / "faces" / "heldout_phrases.json"
@@ -36,10 +37,17 @@ NOT_RANKED = frozenset({"blink", "neutral"})
 
 
 class Judge:
-    """The factor reader with its weights."""
+    """A domain's factor reader with its weights."""
 
-    def __init__(self, weights: Path = WEIGHTS) -> None:
+    def __init__(self, domain: str = "human") -> None:
+        """Raises: ValueError where no reader was made for the domain."""
         torch.set_num_threads(1)
+        self.domain, weights = find_domain(domain), weights_path(domain)
+        if not weights.exists():
+            raise ValueError(
+                f"there is no reader for the domain {domain!r}: make it with "
+                f"`python -m training.evaluator.fit --domain {domain}`"
+            )
         self.reader = FactorReader()
         self.reader.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
         self.reader.eval()
@@ -95,7 +103,7 @@ def held_out_people(count: int) -> list[Parameters]:
 
 def true_readings(judge: Judge, person: Parameters, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Read the true renders of a person: name → [2,15], neutral and expressed."""
-    names = list(names)
+    names, render = list(names), judge.domain.render
     frames = np.stack([render(person, 128), *(render(apply_expression(person, name), 128) for name in names)])
     readings, _ = judge.read(frames)
     return {name: np.stack([readings[0], readings[i + 1]]) for i, name in enumerate(names)}
@@ -109,7 +117,7 @@ def evaluate(bundle: Path, phrases: dict[str, list[str]], people: int, frames: i
     animator = Animator.from_bundle(bundle, providers=("cpu",), threads=1)
     size = animator.manifest.resolution
     persons = held_out_people(people)
-    faces = [animator.invert(render(person, max(256, size))) for person in persons]
+    faces = [animator.invert(judge.domain.render(person, max(256, size))) for person in persons]
     ranked = [name for name in EXPRESSIONS if name not in NOT_RANKED]
     truths = [true_readings(judge, person, EXPRESSIONS) for person in persons]
     tallies: dict[str, Tally] = {}
@@ -178,7 +186,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=24)
     options = parser.parse_args()
     phrases = json.loads(options.phrases.read_text())
-    result = evaluate(options.bundle, phrases, options.people, options.frames, Judge())
+    judge = Judge(read_manifest(options.bundle).domain)
+    result = evaluate(options.bundle, phrases, options.people, options.frames, judge)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     expressions = result["expressions"]

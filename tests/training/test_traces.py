@@ -24,7 +24,7 @@ def test_shipped_graphs_carry_no_traces(path: Path) -> None:
 def test_an_exported_module_carries_no_traces_and_still_computes() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
     x = torch.randn(2, 3)
-    model = export_module(module, (x,), ["x"], "y")
+    model = export_module(module, (x,), ["x"], ["y"])
     assert isinstance(model, onnx.ModelProto)
     data = model.SerializeToString()
     assert b"test_traces" not in data

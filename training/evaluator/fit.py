@@ -1,4 +1,4 @@
-"""Train the factor reader: `python -m training.evaluator.fit`.
+"""Train a domain's factor reader: `python -m training.evaluator.fit --domain human`.
 
 It learns from clean renders, from renders that were blurred, shrunk and made noisy the way a small generator draws, and
 (with --drawn) from pictures that a generator drew of known factors, so that its readings are calibrated on both. No
@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from training.evaluator.network import FactorReader, to_reader_input
+from training.faces.domains import DOMAINS, find_domain
 from training.faces.expressions import vary_expression
-from training.faces.human import render
 from training.faces.parameters import (
     CATEGORIES,
     CATEGORY_SLICES,
@@ -31,17 +31,21 @@ from training.faces.parameters import (
     sample_parameters,
 )
 
-WEIGHTS = Path(__file__).with_name("reader.safetensors")
 FIT_SEED = 424_242
 """Seed of the reader's own faces; disjoint from the seeds of the training pools and of the held-out identities."""
 
 
-def render_pool(pairs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def weights_path(domain: str) -> Path:
+    """Give the file that a domain's reader is kept in."""
+    return Path(__file__).with_name(f"reader-{domain}.safetensors")
+
+
+def render_pool(pairs: int, seed: int, domain: str) -> tuple[np.ndarray, np.ndarray]:
     """Render pairs of one identity with two expressions.
 
     Shapes: → pictures [2·pairs,128,128,3] uint8, factors [2·pairs,62].
     """
-    rng = np.random.default_rng(seed)
+    rng, render = np.random.default_rng(seed), find_domain(domain).render
     pictures = np.empty((2 * pairs, 128, 128, 3), np.uint8)
     factors = np.empty((2 * pairs, len(encode(sample_parameters(rng)))), np.float32)
     for i in range(pairs):
@@ -100,17 +104,17 @@ def measure_loss(reader: FactorReader, image: Tensor, factors: Tensor) -> Tensor
     return loss + 0.1 * (F.cross_entropy(similarity, person) + F.cross_entropy(similarity.T, person))
 
 
-def fit(pairs: int, steps: int, batch_pairs: int, drawn: Path | None) -> FactorReader:
+def fit(pairs: int, steps: int, batch_pairs: int, drawn: Path | None, domain: str = "human") -> FactorReader:
     """Train a reader and return it in evaluation mode; prints R² of the expression factors on fresh faces."""
     torch.manual_seed(FIT_SEED)
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(FIT_SEED)
-    pictures, factors = render_pool(pairs, FIT_SEED)
+    pictures, factors = render_pool(pairs, FIT_SEED, domain)
     if drawn is not None:
         with np.load(drawn) as archive:  # pairs that a generator drew: pictures [2P,128,128,3], factors [2P,62]
             pictures = np.concatenate([pictures, archive["pictures"]])
             factors = np.concatenate([factors, archive["factors"]])
-    held_pictures, held_factors = render_pool(200, FIT_SEED + 1)
+    held_pictures, held_factors = render_pool(200, FIT_SEED + 1, domain)
     reader = FactorReader()
     reader.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare it
     optimizer = torch.optim.AdamW(reader.parameters(), 2e-3, weight_decay=1e-4)
@@ -147,12 +151,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch-pairs", type=int, default=16)
     parser.add_argument("--drawn", type=Path, default=None, help="npz with pairs that a generator drew")
-    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    parser.add_argument("--domain", choices=sorted(DOMAINS), default="human")
+    parser.add_argument("--out", type=Path, default=None, help="default: beside this module")
     options = parser.parse_args()
-    reader = fit(options.pairs, options.steps, options.batch_pairs, options.drawn)
+    reader = fit(options.pairs, options.steps, options.batch_pairs, options.drawn, options.domain)
     weights = {name: tensor.detach().half().contiguous() for name, tensor in reader.state_dict().items()}
     made_by = {"pairs": options.pairs, "steps": options.steps, "drawn": options.drawn is not None}
-    save_file(weights, options.out, metadata={"made_by": json.dumps(made_by)})
+    save_file(weights, options.out or weights_path(options.domain), metadata={"made_by": json.dumps(made_by)})
 
 
 if __name__ == "__main__":
