@@ -14,7 +14,7 @@ from torch import Tensor
 
 from training.networks.discriminator import Discriminator, DiscriminatorBlock
 from training.networks.layers import BLUR_TAPS, SLOPE, Convolution, count_in_group
-from training.networks.synthesis import NoiseMode, SynthesisBlock, SynthesisLayer, SynthesisNetwork, ToRGB
+from training.networks.synthesis import NoiseMode, NoiseSource, SynthesisBlock, SynthesisLayer, SynthesisNetwork, ToRGB
 
 Padding = tuple[int, int, int, int]
 """left, right, top, bottom; negative crops"""
@@ -141,7 +141,7 @@ def run_rgb(layer: ToRGB, x: Tensor, w: Tensor) -> Tensor:
     return clamp(rgb + layer.bias, layer.clamp)
 
 
-def synthesize(network: SynthesisNetwork, ws: Tensor, noise_mode: NoiseMode = "const") -> Tensor:
+def synthesize(network: SynthesisNetwork, ws: Tensor, noise_mode: NoiseMode | NoiseSource = "const") -> Tensor:
     """Draw what a SynthesisNetwork draws.
 
     Shapes: ws [N,num_ws,w_dim] → [N,3,R,R].

@@ -26,6 +26,7 @@ from training.networks.synthesis import (
     Architecture,
     Crop,
     NoiseMode,
+    NoiseSource,
     SynthesisBlock,
     SynthesisLayer,
     SynthesisNetwork,
@@ -48,6 +49,7 @@ __all__ = [
     "Generator",
     "MappingLayers",
     "NoiseMode",
+    "NoiseSource",
     "SynthesisBlock",
     "SynthesisLayer",
     "SynthesisNetwork",
@@ -109,7 +111,7 @@ class ZGenerator(nn.Module):
         c: Tensor | None = None,
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
-        noise_mode: NoiseMode = "random",
+        noise_mode: NoiseMode | NoiseSource = "random",
     ) -> Tensor:
         """Shapes: z [N,z_dim], c [N,c_dim] → [N,3,R,R], about [-1,1]."""
         ws = self.mapping(z, c, truncation_psi, truncation_cutoff)

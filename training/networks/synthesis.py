@@ -6,6 +6,7 @@ Scaling the input by s and the output by rsqrt(s² · ΣW²) equals modulating a
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -17,6 +18,8 @@ from training.networks.layers import SLOPE, SQRT2, Convolution, FullyConnected, 
 CROP_RESOLUTION = 16
 NoiseMode = Literal["const", "random", "none"]
 """const: the noise kept with the weights; random: drawn anew from torch's generator; none: without noise."""
+NoiseSource = Callable[[Tensor], Tensor]
+"""Gives the noise [1 or N,1,H,W] for a feature map [N,C,H,W], of its type and device."""
 Architecture = Literal["orig", "skip", "resnet"]
 """How resolutions are joined: orig, one RGB at the end; skip, a sum of RGBs; resnet, sums of features."""
 
@@ -68,7 +71,7 @@ class SynthesisLayer(nn.Module):
             self.register_buffer("noise_const", torch.randn(1, 1, noise_size, noise_size))
             self.noise_strength = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x: Tensor, w: Tensor, noise_mode: NoiseMode = "const", gain: float = 1.0) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, noise_mode: NoiseMode | NoiseSource = "const", gain: float = 1.0) -> Tensor:
         """Shapes: x [N,in,H,W], w [N,w_dim] → [N,out,H,W], twice as large when upsampling; `gain` multiplies it."""
         styles = self.affine(w)
         weight = self.weight * self.gain
@@ -89,10 +92,12 @@ class SynthesisLayer(nn.Module):
         x = F.leaky_relu(x, SLOPE, inplace=not torch.jit.is_tracing())  # type: ignore[attr-defined]
         return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)
 
-    def draw_noise(self, x: Tensor, noise_mode: NoiseMode) -> Tensor | None:
+    def draw_noise(self, x: Tensor, noise_mode: NoiseMode | NoiseSource) -> Tensor | None:
         """Give the noise for a feature map: [1 or N,1,H,W], or None."""
         if self.noise_size is None or noise_mode == "none":
             return None
+        if callable(noise_mode):
+            return noise_mode(x)
         if noise_mode == "const":
             return self.noise_const.to(x.dtype)
         assert noise_mode == "random", noise_mode
@@ -142,7 +147,7 @@ class SynthesisBlock(nn.Module):
         if has_skip:
             self.skip = Convolution(in_channels, out_channels, 1, up=True, bias=False, activate=False)
 
-    def forward(self, x: Tensor, ws: Tensor, noise_mode: NoiseMode = "const") -> Tensor:
+    def forward(self, x: Tensor, ws: Tensor, noise_mode: NoiseMode | NoiseSource = "const") -> Tensor:
         """Double a feature map; the toRGB is the network's to call.
 
         Shapes: x [N,in,H,W], ws [N,2,w_dim] → [N,out,2H,2W].
@@ -194,7 +199,7 @@ class SynthesisNetwork(nn.Module):
         ws: Tensor,
         resolution: int | None = None,
         crop: Crop | None = None,
-        noise_mode: NoiseMode = "const",
+        noise_mode: NoiseMode | NoiseSource = "const",
     ) -> Tensor:
         """Draw pictures.
 

@@ -219,6 +219,27 @@ def test_clamp_bounds_what_layers_give():
     assert max(largest) == 1.0
 
 
+def test_noise_may_be_given():
+    torch.manual_seed(0)
+    generator = build_z_generator(8, (4, 4), z_dim=5, w_dim=6, mapping_layers=2)
+    ws = generator.mapping(torch.randn(2, 5))
+    with torch.no_grad():
+        for module in generator.synthesis.modules():
+            if hasattr(module, "noise_strength"):
+                module.noise_strength.fill_(0.5)
+    kept = {layer.noise_const.shape[-1]: layer.noise_const for layer in [generator.synthesis.blocks[0].conv1]}
+    asked: list[tuple[int, ...]] = []
+
+    def give(x: Tensor) -> Tensor:
+        asked.append(tuple(x.shape))
+        return kept.get(x.shape[-1], torch.zeros(1, 1, 4, 4))
+
+    drawn = generator(torch.randn(2, 5), noise_mode=give)
+    assert asked == [(2, 4, 4, 4), (2, 4, 8, 8), (2, 4, 8, 8)]
+    assert not torch.allclose(generator.synthesis(ws, noise_mode=give), generator.synthesis(ws, noise_mode="none"))
+    assert drawn.shape == (2, 3, 8, 8)
+
+
 NVIDIA_LAYERS = {"weight", "bias", "noise_strength", "noise_const", "affine.weight", "affine.bias"}
 
 
