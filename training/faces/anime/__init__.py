@@ -23,7 +23,7 @@ NECK_PIVOT = (128.0, 232.0)
 
 
 def draw(canvas: skia.Canvas, params: Parameters) -> None:
-    """Draw a whole picture in 256 units, from the back to the front; brows lie over the hair."""
+    """Draw a whole picture in 256 units, from the back to the front; brows lie over hair and glasses."""
     face = place(params)
     draw_background(canvas, face)
     degrees = ROLL_DEGREES * params["roll"]
@@ -41,9 +41,10 @@ def draw(canvas: skia.Canvas, params: Parameters) -> None:
         draw_front(canvas, face)
         for side in (-1, 1):
             draw_eye(canvas, face, side)
-            draw_brow(canvas, face, side)
         draw_frown(canvas, face)
         draw_glasses(canvas, face)
+        for side in (-1, 1):
+            draw_brow(canvas, face, side)
 
 
 def render(params: Parameters, size_px: int = 128) -> npt.NDArray[np.uint8]:

@@ -160,7 +160,7 @@ def draw_brow(canvas: skia.Canvas, face: Face, side: int) -> None:
     """Draw one brow over the hair: height, slant (inner end down is anger) and thickness."""
     params = face.params
     x, width = face.eye_x(side), 21.0 * (0.4 + 0.6 * face.eye_scale) * (1 - 0.08 * side * face.yaw)
-    lift = 11.0 * params["brow_h"] + (10.0 if side < 0 else -4.5) * params["brow_asym"]
+    lift = 13.0 * params["brow_h"] + (13.0 if side < 0 else -5.0) * params["brow_asym"]
     y = face.eye_y - 41.0 - 3.0 * params["eye_size"] - lift
     slant = 9.5 * params["brow_a"]
     thick = 5.6 + 2.2 * params["brow_t"] - 1.6 * face.fem
@@ -186,7 +186,7 @@ def draw_frown(canvas: skia.Canvas, face: Face) -> None:
     for side in (-1, 1):
         x = face.features_x + side * 5.5
         wrinkle = path(("M", x, face.eye_y - 31), ("Q", x - side * 2.5, face.eye_y - 25, x - side, face.eye_y - 19))
-        stroke(canvas, wrinkle, face.colors.skin_line, 2.8, min(0.85 * depth, 0.85))
+        stroke(canvas, wrinkle, face.colors.skin_line, 2.8, min(0.9 * depth**1.5, 0.9))
 
 
 def draw_glasses(canvas: skia.Canvas, face: Face) -> None:

@@ -99,7 +99,7 @@ class Face:
     def head(self) -> skia.Path:
         """Outline the head: a wide cranium, soft cheeks that a pout puffs, a small pointed chin."""
         x, y, width, jaw, top, chin = self.x, self.y, self.half_width, self.jaw, self.top, self.chin
-        puff = 12 * self.pout
+        puff = 14 * self.pout
         jaw_y = chin - 37
         cheek_x, low_x, low_y = jaw + 10 + puff * 1.5, jaw - 13 + puff * 0.9, chin - 14
         return path(
@@ -149,8 +149,8 @@ def place_mouth(params: Parameters, x: float, y: float) -> Mouth:
     return Mouth(
         x=x,
         y=y,
-        half_width=22 * params["mouth_width"] * (1 - 0.48 * pout) * (1 - 0.10 * opening),
-        corner_y=y - 9.5 * curve * (1 - 0.5 * pout) + 4 * opening - 2 * pout,
+        half_width=23 * params["mouth_width"] * (1 - 0.48 * pout) * (1 - 0.10 * opening),
+        corner_y=y - 10.5 * curve * (1 - 0.5 * pout) + 4 * opening - 2 * pout,
         upper_y=middle - gap * 0.28,
         lower_y=middle + gap * 0.72,
     )
@@ -164,7 +164,7 @@ def place(params: Parameters) -> Face:
     half_width = 77 + 6 * params["face_w"] - 2 * fem
     features_x, features_y = x + 12 * yaw, y + 6 * pitch
     eye_y = features_y + 20 + 4 * params["eye_y"]
-    mouth_y = features_y + 69 + 3.5 * params["mouth_y"] - 1.0 * params["mouth_open"]
+    mouth_y = features_y + 69 + 3.5 * params["mouth_y"] - 3.0 * params["mouth_open"]
     return Face(
         params=params,
         colors=choose_palette(params),
@@ -175,7 +175,7 @@ def place(params: Parameters) -> Face:
         y=y,
         half_width=half_width,
         top=y - 88,
-        chin=y + 98 + 5 * params["chin"] - 3 * fem + 6 * params["mouth_open"] + 2 * pitch,
+        chin=y + 98 + 5 * params["chin"] - 3 * fem + 8 * params["mouth_open"] + 2 * pitch,
         jaw=half_width * (0.74 + 0.08 * params["jaw"] - 0.07 * fem),
         pout=params["pout"],
         features_x=features_x,

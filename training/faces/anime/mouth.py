@@ -8,6 +8,9 @@ import skia
 from training.faces.anime.geometry import Face
 from training.faces.drawing import WHITE, clipped, fill, mix, oval, path, rgb, stroke
 
+INVISIBLE = 0.003
+"""An alpha below one step of eight bits: leaving such a stroke out changes no pixel."""
+
 
 def draw_nose(canvas: skia.Canvas, face: Face) -> None:
     """Draw the nose: a small crisp shadow beside the tip and a dot of a line under it."""
@@ -33,15 +36,17 @@ def draw_cheeks(canvas: skia.Canvas, face: Face) -> None:
     with clipped(canvas, face.head()):
         for side in (-1, 1):
             draw_blush(canvas, face, face.features_x + side * (face.eye_gap + 9 + 3 * pout), y)
+    if pout <= INVISIBLE:
+        return
     for side in (-1, 1):
         puff_x, puff_y = face.mouth.x + side * 39, face.mouth.y - 5
-        fill(canvas, oval(puff_x, puff_y, 15, 12), colors.blush, 0.34 * pout)
+        fill(canvas, oval(puff_x, puff_y, 16, 13), colors.blush, 0.42 * pout)
         fill(canvas, oval(puff_x + 5, puff_y - 5, 4.5, 3.4), WHITE, 0.9 * pout)
         fold = path(
             ("M", puff_x - side * 15, puff_y - 4),
             ("Q", puff_x - side * 20, puff_y + 5, puff_x - side * 13, puff_y + 12),
         )
-        stroke(canvas, fold, colors.skin_line, 3.0, 0.6 * pout)
+        stroke(canvas, fold, colors.skin_line, 3.0, 0.5 * pout)
 
 
 def draw_blush(canvas: skia.Canvas, face: Face, x: float, y: float) -> None:
@@ -116,12 +121,12 @@ def draw_beard(canvas: skia.Canvas, face: Face) -> None:
         reach, high = face.jaw * 0.98, chin - 44
         inner = mouth.lower_y + 10
         region = path(
-            ("M", x - reach - 16, high - 22),
+            ("M", x - reach - 36, high - 40),
             ("C", x - reach * 0.80, high + 8, x - reach * 0.62, high + 16, x - 17, inner + 2),
             ("Q", x, inner - 3, x + 17, inner + 2),
-            ("C", x + reach * 0.62, high + 16, x + reach * 0.80, high + 8, x + reach + 16, high - 22),
-            ("L", x + reach + 24, chin + 20),
-            ("L", x - reach - 24, chin + 20),
+            ("C", x + reach * 0.62, high + 16, x + reach * 0.80, high + 8, x + reach + 36, high - 40),
+            ("L", x + reach + 44, chin + 20),
+            ("L", x - reach - 44, chin + 20),
             ("Z",),
         )
         with clipped(canvas, face.head()):
@@ -131,21 +136,16 @@ def draw_beard(canvas: skia.Canvas, face: Face) -> None:
                 fill(canvas, region, hair)
                 stroke(canvas, region, line, 3.0)
     if kind in ("full", "moustache"):
-        lip = mouth.upper_y - 9.0
-        for side in (-1, 1):
+        root = mouth.upper_y - 11.5
+        for side in (-1, 1):  # two wings with a gap, curled up at the ends: nothing that could be taken for a mouth
             wing = path(
-                ("M", mouth.x + side * 1.5, lip - 2.5),
+                ("M", mouth.x + side * 3.0, root - 1.5),
                 (
-                    *("C", mouth.x + side * 9, lip - 7, mouth.x + side * 17, lip - 3),
-                    *(mouth.x + side * 24, lip + 1.5 + 3 * params_droop(face)),
+                    *("C", mouth.x + side * 10, root - 1, mouth.x + side * 17, root + 9),
+                    *(mouth.x + side * 31, root - 1 - 3 * face.params["mouth_curve"]),
                 ),
-                ("Q", mouth.x + side * 11, lip + 2.5, mouth.x + side * 1.5, lip + 2.0),
+                ("C", mouth.x + side * 22, root + 13, mouth.x + side * 6, root + 10, mouth.x + side * 2.6, root + 4),
                 ("Z",),
             )
             fill(canvas, wing, hair)
-            stroke(canvas, wing, line, 2.0)
-
-
-def params_droop(face: Face) -> float:
-    """Say how far the corners of the mouth pull a moustache down."""
-    return -float(face.params["mouth_curve"])
+            stroke(canvas, wing, line, 2.2)
