@@ -14,24 +14,24 @@ Point = tuple[float, float]
 
 HAIRLINES: dict[str, tuple[Point, ...]] = {
     "short": (
-        *((1.0, 20), (0.90, -30), (0.74, -20), (0.56, -54), (0.36, -26), (0.18, -56), (-0.06, -24)),
-        *((-0.24, -56), (-0.48, -26), (-0.62, -52), (-0.78, -20), (-0.90, -30), (-1.0, 20)),
+        *((1.0, 15), (0.90, -35), (0.74, -32), (0.56, -66), (0.36, -38), (0.18, -68), (-0.06, -36)),
+        *((-0.24, -68), (-0.48, -38), (-0.62, -64), (-0.78, -32), (-0.90, -35), (-1.0, 15)),
     ),
     "sidepart": (
-        *((1.0, 26), (0.92, -20), (0.84, -6), (0.64, -36), (0.46, -26), (0.24, -50), (0.06, -36)),
-        *((-0.36, -76), (-0.66, -26), (-0.76, -42), (-0.86, -4), (-0.92, -20), (-1.0, 26)),
+        *((1.0, 21), (0.92, -25), (0.84, -18), (0.64, -48), (0.46, -38), (0.24, -62), (0.06, -48)),
+        *((-0.36, -78), (-0.66, -38), (-0.76, -54), (-0.86, -9), (-0.92, -25), (-1.0, 21)),
     ),
     "long": (
-        *((1.02, 64), (0.88, -20), (0.78, -8), (0.58, -44), (0.38, -28), (0.06, -74)),
-        *((-0.06, -74), (-0.38, -28), (-0.58, -44), (-0.78, -8), (-0.88, -20), (-1.02, 64)),
+        *((1.02, 59), (0.88, -25), (0.78, -20), (0.58, -56), (0.38, -40), (0.06, -78)),
+        *((-0.06, -78), (-0.38, -40), (-0.58, -56), (-0.78, -20), (-0.88, -25), (-1.02, 59)),
     ),
     "bun": (
-        *((0.98, 50), (0.88, -24), (0.76, -16), (0.54, -48), (0.32, -28), (0.16, -54), (0.0, -24)),
-        *((-0.16, -54), (-0.32, -28), (-0.54, -48), (-0.76, -16), (-0.88, -24), (-0.98, 50)),
+        *((0.98, 45), (0.88, -29), (0.76, -28), (0.54, -60), (0.32, -40), (0.16, -66), (0.0, -36)),
+        *((-0.16, -66), (-0.32, -40), (-0.54, -60), (-0.76, -28), (-0.88, -29), (-0.98, 45)),
     ),
     "bob": (
-        *((1.02, 72), (0.86, -16), (0.70, -22), (0.52, -40), (0.30, -25), (0.14, -44), (0.02, -22)),
-        *((-0.12, -44), (-0.28, -25), (-0.52, -40), (-0.70, -22), (-0.86, -16), (-1.02, 72)),
+        *((1.02, 67), (0.86, -21), (0.70, -34), (0.52, -52), (0.30, -37), (0.14, -56), (0.02, -34)),
+        *((-0.12, -56), (-0.28, -37), (-0.52, -52), (-0.70, -34), (-0.86, -21), (-1.02, 67)),
     ),
 }
 """Tips and gaps of each fringe from the right temple to the left: the first and every second point is a tip."""
@@ -39,7 +39,7 @@ HAIRLINES: dict[str, tuple[Point, ...]] = {
 
 def hang(points: tuple[Point, ...], face: Face, x: float) -> list[Command]:
     """Join the tips and gaps of a fringe: locks are full at the root and pointed below."""
-    placed = [(x + share * face.half_width, face.y + height - 5) for share, height in points]
+    placed = [(x + share * face.half_width, face.y + height) for share, height in points]
     commands: list[Command] = [("L", *placed[0])]
     for i in range(1, len(placed)):
         (tip_x, tip_y), (gap_x, gap_y) = (placed[i - 1], placed[i]) if i % 2 else (placed[i], placed[i - 1])
@@ -52,14 +52,14 @@ def outline_hairline(face: Face, x: float) -> list[Command]:
     style, width, y = face.params["hair"], face.half_width, face.y
     if style == "fringe":  # cut straight, with long straight locks at the sides
         commands: list[Command] = [("L", x + width * 1.05, y + 76), ("L", x + width * 0.82, y + 76)]
-        commands += [("Q", x + width * 0.88, y + 20, x + width * 0.80, y - 28)]
+        commands += [("Q", x + width * 0.88, y + 20, x + width * 0.80, y - 34)]
         for right, left in ((0.80, 0.42), (0.42, 0.0), (0.0, -0.42), (-0.42, -0.80)):
             dip = 2 - 4 * abs(right + left) / 2
             commands += [
-                ("Q", x + width * (right + left) / 2, y - 27 + dip, x + width * left, y - 33),
-                ("L", x + width * (left + 0.02), y - 39),
+                ("Q", x + width * (right + left) / 2, y - 32 + dip, x + width * left, y - 38),
+                ("L", x + width * (left + 0.02), y - 44),
             ]
-        commands += [("L", x - width * 0.80, y - 28), ("Q", x - width * 0.88, y + 20, x - width * 0.82, y + 76)]
+        commands += [("L", x - width * 0.80, y - 34), ("Q", x - width * 0.88, y + 20, x - width * 0.82, y + 76)]
         return [*commands, ("L", x - width * 1.05, y + 76)]
     if style == "bald":
         return [
@@ -78,7 +78,7 @@ def curl(face: Face, x: float) -> list[Command]:
     """Give a fringe of round curls."""
     width, y = face.half_width, face.y
     shares = (1.02, 0.90, 0.60, 0.24, -0.12, -0.48, -0.84, -1.02)
-    heights = (38.0, -24.0, -42.0, -49.0, -49.0, -42.0, -24.0, 38.0)
+    heights = (38.0, -24.0, -48.0, -55.0, -55.0, -48.0, -24.0, 38.0)
     commands: list[Command] = [("L", x + shares[0] * width, y + heights[0])]
     for i in range(1, len(shares)):
         middle = (shares[i - 1] + shares[i]) / 2
@@ -208,7 +208,7 @@ def draw_front(canvas: skia.Canvas, face: Face) -> None:
 
 def draw_shine(canvas: skia.Canvas, face: Face, x: float) -> None:
     """Draw the zigzag band of light around the crown."""
-    reach, y = face.half_width * 0.80, face.y - 62
+    reach, y = face.half_width * 0.80, face.y - 69
     middle, teeth = x + 0.9 * face.light_x, 6
     commands: list[Command] = [("M", middle - reach, y + 16), ("Q", middle, y - 26, middle + reach, y + 16)]
     for i in range(teeth * 2 + 1):
@@ -222,7 +222,7 @@ def draw_strands(canvas: skia.Canvas, face: Face, x: float) -> None:
     """Draw a few lines from the crown into the gaps of the fringe."""
     points = HAIRLINES.get(face.params["hair"], ())
     for share, height in points[1::2]:
-        end_x, end_y = x + share * face.half_width, face.y + height - 5
+        end_x, end_y = x + share * face.half_width, face.y + height
         start_x = x + share * face.half_width * 0.72
         strand = path(("M", end_x, end_y), ("Q", start_x, end_y - 10, start_x, end_y - 24))
         stroke(canvas, strand, face.colors.hair_line, 2.6, 0.8)
