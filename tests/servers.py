@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -32,7 +33,7 @@ import pytest
 if TYPE_CHECKING:
     from services.settings import Settings
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 400.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -88,7 +89,7 @@ class ServerProcess:
             return
         self._process.send_signal(self._stop_signal)
         try:
-            self._process.wait(15)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             self.kill()
         self._process = None
@@ -105,10 +106,17 @@ def _end_with_parent() -> None:
 
 
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that was free a moment ago.
+
+    Below the ports that Linux gives to clients (from 32768), so that no connection takes it before its server does.
+    """
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", random.randrange(15_000, 32_000)))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
 
 
 def _package_dir(name: str) -> Path:
@@ -141,7 +149,7 @@ class QueueServer(ServerProcess):
         import redis
 
         try:
-            with redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1) as client:
+            with redis.Redis.from_url(self.url, socket_timeout=10, socket_connect_timeout=10) as client:
                 return bool(client.ping())
         except (redis.exceptions.RedisError, OSError):
             return False
@@ -310,7 +318,7 @@ def _serves_s3(server: S3Server) -> bool:
     from services.storage import ObjectStore
 
     try:
-        urllib.request.urlopen(server.endpoint, timeout=2).close()
+        urllib.request.urlopen(server.endpoint, timeout=20).close()
     except urllib.error.HTTPError:
         pass  # refused without a signature: it answers
     except OSError:

@@ -127,8 +127,8 @@ def post_sampled(client: Any, headers: dict[str, str] | None = None, **fields: A
     )
 
 
-def claim(rooms: Resources, lease_s: float = 30.0) -> Lease:
-    """Take the next job as a worker does."""
+def claim(rooms: Resources, lease_s: float = 3600.0) -> Lease:
+    """Take the next job as a worker does; the lease outlasts the test."""
     lease = rooms.store.claim("test-worker", lease_s)
     assert lease is not None
     return lease

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import struct
-import time
+import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from services.api.pictures import MAX_JPEG_SCANS, PictureLimits, clean_picture
+import services.api.pictures as pictures_room
+from services.api.pictures import MAX_JPEG_SCANS, MAX_JPEG_SEGMENTS, PictureLimits, clean_picture
 from services.errors import RequestError
 from tests.services.api.pictures import (
     decode,
@@ -22,6 +24,17 @@ from tests.services.api.pictures import (
     png_with_header,
     scan_bomb,
 )
+
+
+@pytest.fixture
+def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be given to Pillow."""
+
+    def give(*_: object, **__: object) -> None:
+        raise SystemExit("hostile bytes reached the decoder")  # what no handler of broken pictures takes for one
+
+    monkeypatch.setattr(pictures_room.Image, "open", give)
+
 
 LIMITS = PictureLimits(max_pixels=16_000_000, min_side_px=32)
 
@@ -261,10 +274,9 @@ def jpeg_with_header(width: int, height: int) -> bytes:
     ],
     ids=["bomb", "header", "largest", "thin", "webp", "jpeg"],
 )
+@pytest.mark.usefixtures("no_decoder")
 def test_too_large_is_refused_before_decoding(data: bytes) -> None:
-    started_s = time.perf_counter()
     assert refuse(data).code == "image-too-large"
-    assert time.perf_counter() - started_s < 1.0
 
 
 @pytest.mark.parametrize("data", [png_with_header(0, 64), jpeg_with_header(64, 0), png_with_header(64, 64, b"\0" * 9)])
@@ -278,17 +290,20 @@ def test_compressed_metadata_bomb() -> None:
     text = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"A" * 200_000_000, 9))
     photo = encode(make_photo())
     data = photo[:33] + text + photo[33:]
-    started_s = time.process_time()
-    assert try_to_clean(data) in ("", "image-corrupt")
-    assert time.process_time() - started_s < 1.0
+    tracemalloc.start()
+    try:
+        assert try_to_clean(data) in ("", "image-corrupt")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000_000, "it is not unpacked"
 
 
+@pytest.mark.usefixtures("no_decoder")
 def test_scan_bomb() -> None:
     data = scan_bomb(600)
     assert len(data) < 20_000_000
-    started_s = time.process_time()
     error = refuse(data)
-    assert time.process_time() - started_s < 0.1
     assert error.code == "image-corrupt"
     assert "scans" in error.message
 
@@ -308,20 +323,48 @@ def test_scans_are_counted_one_by_one() -> None:
     assert "scans" in clean_or_corrupt[1]
 
 
+class CountedBytes(bytes):
+    """Bytes that count how often they are looked at."""
+
+    looks = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(at)
+
+    def find(self, *what: Any) -> int:
+        self.looks += 1
+        return super().find(*what)
+
+
 @pytest.mark.parametrize(
-    "filler", [b"\xff\x00", b"\xff\xff", b"\xff\xd0", b"\xff\xe0\x00\x02", b"\xff\x01", b"\x00", b"\xff"]
+    ("filler", "decodable"),
+    [
+        (b"\xff\x00", True),
+        (b"\xff\xff", False),
+        (b"\xff\xd0", True),
+        (b"\xff\xe0\x00\x02", False),
+        (b"\xff\x01", False),
+        (b"\x00", True),
+        (b"\xff", False),
+    ],
 )
-def test_marker_walk_is_linear(filler: bytes) -> None:
-    """Twenty megabytes of one marker, in the scan or before it, cost no more than a moment."""
+def test_marker_walk_gives_up_early(filler: bytes, decodable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty megabytes of one marker cost few steps of ours, and Pillow sees them only as picture data in a scan."""
+    decoded: list[object] = []
+    decode_all = pictures_room.Image.open
+    monkeypatch.setattr(
+        pictures_room.Image, "open", lambda *args, **how: (decoded.append(args), decode_all(*args, **how))[1]
+    )
     photo = encode(make_photo(64, 64), "JPEG")
     scan = photo.index(b"\xff\xda") + 16
-    for data in (
-        photo[:2] + filler * (20_000_000 // len(filler)) + photo[2:],
-        photo[:scan] + filler * (20_000_000 // len(filler)) + photo[scan:],
-    ):
-        started_s = time.process_time()
-        assert try_to_clean(data) in ("", "image-corrupt", "unsupported-media-type")
-        assert time.process_time() - started_s < 2.0
+    for at, reaches_decoder in ((2, False), (scan, decodable)):
+        data = CountedBytes(photo[:at] + filler * (20_000_000 // len(filler)) + photo[at:])
+        decoded.clear()
+        code = try_to_clean(data)
+        assert code == "" if reaches_decoder else code in ("image-corrupt", "unsupported-media-type")
+        assert bool(decoded) == reaches_decoder
+        assert 0 < data.looks < 3 * MAX_JPEG_SEGMENTS
 
 
 def test_names_and_extensions_do_not_matter() -> None:
