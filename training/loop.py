@@ -339,11 +339,12 @@ def train(
             done = step + 1
             _average(stage, ema, step)
             last = done == stage.steps
-            if done % log_every == 0 or last:
+            evaluating = done % evaluate_every == 0 or last
+            if done % log_every == 0 or evaluating:
                 per_step = (time.monotonic() - started) / (done - first)
                 loss, rest = figures.pop("loss"), figures
                 record = {"step": done, "loss": loss, "s_per_step": round(per_step, 4), **rest}
-                if done % evaluate_every == 0 or last:
+                if evaluating:
                     record |= {f"held_{name}": figure for name, figure in stage.evaluate(ema).items()}
                 if ranks.is_main:
                     with tell_full_disk(folder), (folder / "stats.jsonl").open("a") as stats:
