@@ -8,7 +8,7 @@ import numpy.typing as npt
 import skia
 
 from training.faces.dog.coat import draw_chest, draw_collar, draw_forehead, draw_head
-from training.faces.dog.ears import draw_hanging, draw_standing, draw_topknot_back, draw_topknot_front
+from training.faces.dog.ears import draw_folded, draw_hanging, draw_standing, draw_topknot_back, draw_topknot_front
 from training.faces.dog.eyes import draw_brow, draw_eye
 from training.faces.dog.geometry import place
 from training.faces.dog.muzzle import (
@@ -42,6 +42,7 @@ def draw(canvas: skia.Canvas, params: Parameters) -> None:
         draw_topknot_back(canvas, dog)
         draw_standing(canvas, dog)
         draw_head(canvas, dog)
+        draw_folded(canvas, dog)
         draw_hanging(canvas, dog)
         draw_topknot_front(canvas, dog)
         draw_forehead(canvas, dog)

@@ -4,13 +4,15 @@
 `curly` a poodle's, `bald` small and round, `bun` pricked with a tied topknot. Units as in `geometry`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import skia
 
 from training.faces.dog.geometry import Dog
 from training.faces.dog.soft import glow, ramp
-from training.faces.drawing import Command, fill, linear, mix, oval, path, radial, rgb, stroke
+from training.faces.drawing import Color, Command, fill, linear, mix, oval, path, radial, rgb, stroke
 
 HANGING = frozenset({"fringe", "long", "bob", "curly"})
 PINK = rgb(0.93, 0.62, 0.60)
@@ -31,30 +33,36 @@ def pose_ear(dog: Dog, side: int) -> Pose:
     return Pose(dog.brow_lift(side), ramp(slope), ramp(-slope))
 
 
+@contextmanager
+def at_ear(canvas: skia.Canvas, dog: Dog, side: int, pose: Pose) -> Iterator[None]:
+    """Draw around a standing ear's base: outwards is +x."""
+    size = 1 + 0.13 * dog.fluff
+    canvas.save()
+    canvas.translate(
+        dog.x - 4 * dog.yaw + side * (dog.skull - 24),
+        dog.top_y + 36 - 3 * pose.raised + 8 * pose.back + 5 * pose.droop,
+    )
+    canvas.rotate(side * (8 - 9 * pose.raised + 30 * pose.back + 26 * pose.droop))
+    canvas.scale(side * size, size * (1 + 0.10 * pose.raised - 0.16 * pose.back - 0.08 * pose.droop))
+    try:
+        yield
+    finally:
+        canvas.restore()
+
+
 def draw_standing(canvas: skia.Canvas, dog: Dog) -> None:
     """Draw pricked, folded and round ears, behind the head."""
     style = dog.params["hair"]
     if style in HANGING:
         return
     for side in (-1, 1):
-        pose = pose_ear(dog, side)
-        degrees = side * (8 - 9 * pose.raised + 30 * pose.back + 26 * pose.droop)
-        stretch = 1 + 0.10 * pose.raised - 0.16 * pose.back - 0.08 * pose.droop
-        size = 1 + 0.13 * dog.fluff
-        canvas.save()
-        canvas.translate(
-            dog.x - 4 * dog.yaw + side * (dog.skull - 24),
-            dog.top_y + 36 - 3 * pose.raised + 8 * pose.back + 5 * pose.droop,
-        )
-        canvas.rotate(degrees)
-        canvas.scale(side * size, size * stretch)
-        if style == "bald":
-            draw_round(canvas, dog)
-        elif style == "sidepart" and side > 0:
-            draw_folded(canvas, dog, pose)
-        else:
-            draw_pricked(canvas, dog)
-        canvas.restore()
+        with at_ear(canvas, dog, side, pose_ear(dog, side)):
+            if style == "bald":
+                draw_round(canvas, dog)
+            elif style == "sidepart" and side > 0:
+                draw_stem(canvas, dog)
+            else:
+                draw_pricked(canvas, dog)
 
 
 def draw_pricked(canvas: skia.Canvas, dog: Dog) -> None:
@@ -81,27 +89,38 @@ def draw_pricked(canvas: skia.Canvas, dog: Dog) -> None:
     fill(canvas, tuft, colors.ear_light, 0.85)
 
 
-def draw_folded(canvas: skia.Canvas, dog: Dog, pose: Pose) -> None:
-    """Draw an ear whose tip falls forward; a raised one unfolds a little."""
+def draw_stem(canvas: skia.Canvas, dog: Dog) -> None:
+    """Draw the standing part of a folded ear."""
     colors = dog.colors
     stem = path(
         ("M", -25, 8),
-        ("C", -22, -14, -8, -34, 6, -42),
-        ("C", 22, -44, 33, -24, 34, 26),
+        ("C", -24, -16, -16, -40, -2, -50),
+        ("C", 14, -58, 30, -44, 34, 26),
         ("L", -10, 36),
         ("Z",),
     )
     fill(canvas, stem, colors.ear_shade, shader=linear((-20, 0), (34, -10), colors.ear, colors.ear_shade))
-    low = 8 - 9 * pose.raised + 6 * pose.droop
-    flap = path(
-        ("M", -10, -29),
-        ("C", 0, -46, 20, -48, 29, -22),
-        ("C", 34, -8, 34, low - 4, 26, low + 6),
-        ("C", 16, low, -2, -12, -10, -29),
-        ("Z",),
-    )
-    fill(canvas, flap, colors.ear, shader=linear((0, -40), (16, low + 6), colors.ear_light, colors.ear))
-    stroke(canvas, path(("M", -10, -29), ("C", -2, -12, 16, low, 26, low + 6)), colors.ear_shade * 0.7, 2.4, 0.6)
+
+
+def draw_folded(canvas: skia.Canvas, dog: Dog) -> None:
+    """Draw the tip of a folded ear, which falls forward over the head; a raised one lifts."""
+    if dog.params["hair"] != "sidepart":
+        return
+    colors, pose = dog.colors, pose_ear(dog, 1)
+    with at_ear(canvas, dog, 1, pose):
+        low = 6 - 9 * pose.raised + 6 * pose.droop
+        flap = path(
+            ("M", -17, -33),
+            ("C", -10, -56, 18, -62, 30, -28),
+            ("C", 34, -14, 30, low - 8, 24, low + 4),
+            ("Q", 21, low + 9, 16, low + 3),
+            ("C", 6, -8, -4, -20, -17, -33),
+            ("Z",),
+        )
+        fill(canvas, flap, colors.ear, shader=linear((0, -50), (18, low + 6), colors.ear_light, colors.ear))
+        edge = path(("M", -17, -33), ("C", -4, -20, 6, -8, 16, low + 3), ("Q", 21, low + 9, 24, low + 4))
+        stroke(canvas, edge, colors.ear_shade * 0.7, 2.6, 0.7)
+        glow(canvas, 12, -20, 16, 18, rgb(1.0, 0.36, 0.38), 0.24 * dog.params["blush"])
 
 
 def draw_round(canvas: skia.Canvas, dog: Dog) -> None:
@@ -112,7 +131,7 @@ def draw_round(canvas: skia.Canvas, dog: Dog) -> None:
     fill(canvas, oval(10, -16, 17, 17), inside, shader=radial((10, -10), 22, [inside * 0.78, inside]))
 
 
-def inner_color(dog: Dog) -> "skia.Color4f":
+def inner_color(dog: Dog) -> Color:
     """Give the colour inside an ear, warmer with blush."""
     base = mix(dog.colors.ear, PINK, 0.52)
     return mix(base, rgb(1.0, 0.40, 0.42), 0.62 * dog.params["blush"])
@@ -164,7 +183,7 @@ def draw_hanging(canvas: skia.Canvas, dog: Dog) -> None:
         return
     for side in (-1, 1):
         pose = pose_ear(dog, side)
-        degrees = -side * (4 + 17 * pose.raised + 20 * pose.back - 9 * pose.droop)
+        degrees = -side * (4 + 17 * pose.raised + 20 * pose.back - 6 * pose.droop)
         size = 1 + 0.10 * dog.fluff
         stretch = size * (1 + 0.08 * pose.droop - 0.14 * pose.back - 0.04 * pose.raised)
         canvas.save()
@@ -179,10 +198,7 @@ def draw_hanging(canvas: skia.Canvas, dog: Dog) -> None:
         else:
             commands, low = outline_hanging(style)
             ear = path(*commands)
-            canvas.save()
-            canvas.translate(-3, 4)
-            fill(canvas, ear, rgb(0.12, 0.06, 0.07), 0.20, blur=4)
-            canvas.restore()
+            stroke(canvas, ear, rgb(0.12, 0.06, 0.07), 4.0, 0.16)
             fill(canvas, ear, colors.ear, shader=linear((0, -20), (18, low), colors.ear_light, colors.ear_shade))
             fold = path(("M", 8, 0), ("C", 18, low * 0.3, 20, low * 0.5, 17, low * 0.8))
             stroke(canvas, fold, colors.ear_shade * 0.82, 3.0, 0.5)

@@ -47,6 +47,7 @@ def draw_opening(canvas: skia.Canvas, dog: Dog) -> None:
         fill(canvas, body, TONGUE, shader=shade)
         draw_teeth(canvas, dog)
     stroke(canvas, lip, INK, 3.6)
+    draw_fangs(canvas, dog)
     open_wide = smoothstep(gap, 0.34, 0.95) * smoothstep(mouth.half_width, 20, 36) * (1 - snarl)
     length, half = 38 * open_wide, width * 0.40 * smoothstep(open_wide, 0.0, 0.25)
     if length > 0.2:  # the tongue hangs out over the lip
@@ -66,14 +67,14 @@ def draw_opening(canvas: skia.Canvas, dog: Dog) -> None:
 
 
 def draw_teeth(canvas: skia.Canvas, dog: Dog) -> None:
-    """Draw upper fangs that show in an open mouth, and the bared rows of a snarl."""
+    """Draw the bared rows of a snarl."""
     mouth = dog.mouth
-    x, width, gap, snarl = mouth.x, mouth.half_width, mouth.gap, mouth.snarl
+    x, width, snarl = mouth.x, mouth.half_width, mouth.snarl
     if snarl > 0:
         low = mouth.lower_y - 1.0
         lower_row = path(
             ("M", x - width * 0.70, low + 8),
-            *(("L", x + width * t, low - (10.0 if i % 2 else 5.0) * snarl) for i, t in enumerate(TEETH_AT)),
+            *(("L", x + width * t, low - (7.5 if i % 2 else 4.0) * snarl) for i, t in enumerate(TEETH_AT)),
             ("L", x + width * 0.70, low + 8),
             ("Z",),
         )
@@ -81,13 +82,19 @@ def draw_teeth(canvas: skia.Canvas, dog: Dog) -> None:
         row = mouth.upper_y + 3
         upper_row = path(
             ("M", x - width * 0.80, row - 4),
-            *(("L", x + width * t, row + (10.5 if i % 2 else 5.0) * snarl) for i, t in enumerate(TEETH_AT)),
+            *(("L", x + width * t, row + (8.0 if i % 2 else 4.0) * snarl) for i, t in enumerate(TEETH_AT)),
             ("L", x + width * 0.80, row - 4),
             ("Z",),
         )
         fill(canvas, upper_row, TEETH, min(1.0, 2 * snarl))
-    size = 4.0 * smoothstep(gap, 0.1, 0.6) + 6.5 * snarl
-    length = 12 * smoothstep(gap, 0.08, 0.6) * (1 - 0.6 * snarl) + 17 * snarl
+
+
+def draw_fangs(canvas: skia.Canvas, dog: Dog) -> None:
+    """Draw the upper fangs; a snarl's reach over the lower lip."""
+    mouth = dog.mouth
+    x, width, gap, snarl = mouth.x, mouth.half_width, mouth.gap, mouth.snarl
+    size = 4.0 * smoothstep(gap, 0.1, 0.6) + 2.2 * snarl
+    length = 12 * smoothstep(gap, 0.08, 0.6) * (1 - 0.6 * snarl) + 18 * snarl
     for side in (-1, 1):
         root_x, root_y = x + side * width * 0.56, mouth.jowl_y - 1
         fang = path(
@@ -96,6 +103,7 @@ def draw_teeth(canvas: skia.Canvas, dog: Dog) -> None:
             ("Q", root_x + side * size * 0.9, root_y + length * 0.4, root_x + size, root_y - 3),
             ("Z",),
         )
+        stroke(canvas, fang, CAVITY, 2.6 * snarl, snarl)
         fill(canvas, fang, TEETH)
 
 
@@ -167,10 +175,10 @@ def draw_pout(canvas: skia.Canvas, dog: Dog) -> None:
     thick = 15.5 * pout
     y = mouth.upper_y + 7.5 + 0.35 * (mouth.lower_y - mouth.upper_y - 4)
     lip = path(
-        ("M", x - half, y + thick * 0.18),
-        ("C", x - half * 0.9, y - thick * 0.62, x - half * 0.35, y - thick * 0.62, x, y - thick * 0.42),
-        ("C", x + half * 0.35, y - thick * 0.62, x + half * 0.9, y - thick * 0.62, x + half, y + thick * 0.18),
-        ("C", x + half * 0.8, y + thick * 0.82, x - half * 0.8, y + thick * 0.82, x - half, y + thick * 0.18),
+        ("M", x - half, y + thick * 0.42),
+        ("C", x - half * 0.80, y - thick * 0.66, x + half * 0.80, y - thick * 0.66, x + half, y + thick * 0.42),
+        ("C", x + half * 1.04, y + thick * 0.86, x + half * 0.62, y + thick * 0.74, x, y + thick * 0.70),
+        ("C", x - half * 0.62, y + thick * 0.74, x - half * 1.04, y + thick * 0.86, x - half, y + thick * 0.42),
         ("Z",),
     )
     alpha = smoothstep(pout, 0.0, 0.35)
