@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from training.evaluator.network import FactorReader, to_reader_input
+from training.evaluator.network import IDENTITY_DIM, FactorReader, to_reader_input
 from training.faces.domains import DOMAINS, find_domain
-from training.faces.expressions import vary_expression
+from training.faces.expressions import EXPRESSIONS, apply_expression, vary_expression
 from training.faces.parameters import (
     CATEGORIES,
     CATEGORY_SLICES,
@@ -104,6 +104,61 @@ def measure_loss(reader: FactorReader, image: Tensor, factors: Tensor) -> Tensor
     return loss + 0.1 * (F.cross_entropy(similarity, person) + F.cross_entropy(similarity.T, person))
 
 
+def render_expressed(people: int, seed: int, domain: str) -> tuple[np.ndarray, np.ndarray]:
+    """Render people, calm and with each named expression in turn.
+
+    Shapes: → pictures [2·people,128,128,3] uint8, factors [2·people,62].
+    """
+    rng, render, names = np.random.default_rng(seed), find_domain(domain).render, list(EXPRESSIONS)
+    pictures, factors = [], []
+    for i in range(people):
+        person = sample_parameters(rng)
+        moved = apply_expression(person, names[i % len(names)], float(rng.uniform(0.7, 1.1)), rng)
+        for params in (person, moved):
+            pictures.append(render(params, 128))
+            factors.append(encode(params))
+    return np.stack(pictures), np.stack(factors)
+
+
+def fit_identity(reader: FactorReader, domain: str, people: int, steps: int) -> None:
+    """Train the identity head alone to know a person whatever the face does, in place.
+
+    What an expression hides (the irises behind closed lids) must not count as another person. The trunk and the
+    expression readings stay as they are, so the pictures' features are computed once.
+    """
+    torch.manual_seed(FIT_SEED + 2)
+    generator = torch.Generator().manual_seed(FIT_SEED + 2)
+    pictures, factors = render_expressed(people, FIT_SEED + 2, domain)
+    with torch.no_grad():
+        parts = torch.from_numpy(pictures).split(64)
+        features = torch.cat(
+            [reader.stages(soften(to_reader_input(part), generator)).flatten(1).half() for part in parts]
+        )
+    truth = torch.from_numpy(factors)[:, NUM_EXPRESSION:]
+    head = [*reader.identity.parameters(), *reader.identity_factors.parameters()]
+    optimizer = torch.optim.AdamW(head, 1e-3, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps, pct_start=0.1)
+    rng = np.random.default_rng(FIT_SEED + 2)
+    reader.train()
+    for step in range(1, steps + 1):
+        chosen = rng.choice(people, 96, replace=False)
+        index = torch.from_numpy(np.stack([2 * chosen, 2 * chosen + 1], 1).ravel())
+        identity = F.normalize(reader.identity(features[index].float()), dim=1)
+        rest = reader.identity_factors(identity * IDENTITY_DIM**0.5)
+        similarity = identity[0::2] @ identity[1::2].T / 0.1
+        person = torch.arange(len(similarity))
+        apart = F.cross_entropy(similarity, person) + F.cross_entropy(similarity.T, person)
+        same = (1 - (identity[0::2] * identity[1::2]).sum(1)).mean()
+        loss = 0.2 * apart + 4 * same + F.mse_loss(rest[:, :NUM_IDENTITY], truth[index, :NUM_IDENTITY])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 250 == 0 or step == steps:
+            print(f"identity step {step} apart {apart.item():.4f} same {1 - same.item():.4f}", flush=True)
+    reader.eval()
+
+
 def fit(pairs: int, steps: int, batch_pairs: int, drawn: Path | None, domain: str = "human") -> FactorReader:
     """Train a reader and return it in evaluation mode; prints R² of the expression factors on fresh faces."""
     torch.manual_seed(FIT_SEED)
@@ -150,14 +205,29 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=8000)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch-pairs", type=int, default=16)
+    parser.add_argument("--people", type=int, default=6300, help="of the identity head's lessons; 0 leaves it")
+    parser.add_argument("--identity-steps", type=int, default=2000)
+    parser.add_argument("--identity-only", action="store_true", help="train the identity head of the existing reader")
     parser.add_argument("--drawn", type=Path, default=None, help="npz with pairs that a generator drew")
     parser.add_argument("--domain", choices=sorted(DOMAINS), default="human")
     parser.add_argument("--out", type=Path, default=None, help="default: beside this module")
     options = parser.parse_args()
-    reader = fit(options.pairs, options.steps, options.batch_pairs, options.drawn, options.domain)
+    out = options.out or weights_path(options.domain)
+    if options.identity_only:
+        reader = FactorReader()
+        reader.load_state_dict({name: tensor.float() for name, tensor in load_file(out).items()})
+    else:
+        reader = fit(options.pairs, options.steps, options.batch_pairs, options.drawn, options.domain)
+    if options.people:
+        fit_identity(reader, options.domain, options.people, options.identity_steps)
     weights = {name: tensor.detach().half().contiguous() for name, tensor in reader.state_dict().items()}
-    made_by = {"pairs": options.pairs, "steps": options.steps, "drawn": options.drawn is not None}
-    save_file(weights, options.out or weights_path(options.domain), metadata={"made_by": json.dumps(made_by)})
+    made_by = {
+        "pairs": options.pairs,
+        "steps": options.steps,
+        "drawn": options.drawn is not None,
+        "people": options.people,
+    }
+    save_file(weights, out, metadata={"made_by": json.dumps(made_by)})
 
 
 if __name__ == "__main__":
