@@ -1,4 +1,5 @@
-"""Discriminators: picture → how real it looks, in the three architectures, with minibatch std and class projection.
+"""Discriminators: picture → how real it looks, in the three architectures, with minibatch std and class projection;
+and w → whether the mapping could have made it.
 
 Plain PyTorch; no losses, no files. Source: Karras et al. 2020 (arXiv 1912.04958); projection by Miyato and Koyama 2018.
 """
@@ -122,3 +123,23 @@ class Discriminator(nn.Module):
                 x = x + self.fromrgb(image)
             maps.append(x)
         return maps
+
+
+class WDiscriminator(nn.Module):
+    """A row of ws → whether it comes from the mapping: equalised layers with leaky ReLU, and one number.
+
+    Source: Nitzan et al. 2020 (arXiv 2005.07728) and e4e (arXiv 2102.02766): four layers.
+    """
+
+    def __init__(self, w_dim: int, layers: int = 4, lr_multiplier: float = 0.01) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            FullyConnected(w_dim, w_dim, activate=True, lr_multiplier=lr_multiplier) for _ in range(layers - 1)
+        )
+        self.out = FullyConnected(w_dim, 1)
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Shapes: w [N,w_dim] → logits [N]."""
+        for layer in self.layers:
+            w = layer(w)
+        return self.out(w)[:, 0]

@@ -7,7 +7,7 @@ import math
 
 from torch import Tensor, nn
 
-from training.networks.discriminator import Discriminator, DiscriminatorBlock
+from training.networks.discriminator import Discriminator, DiscriminatorBlock, WDiscriminator
 from training.networks.ema import decay_of_half_life, update_ema
 from training.networks.layers import SQRT2, Convolution, FullyConnected, append_minibatch_std, blur_kernel
 from training.networks.mapping import (
@@ -54,6 +54,7 @@ __all__ = [
     "SynthesisLayer",
     "SynthesisNetwork",
     "ToRGB",
+    "WDiscriminator",
     "ZGenerator",
     "ZMapping",
     "append_minibatch_std",
