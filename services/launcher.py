@@ -34,8 +34,9 @@ __all__ = ["Launcher", "embedded_service", "find_queue_server", "run_up"]
 
 log = structlog.get_logger(__name__)
 
-READY_TIMEOUT_S = 120.0
-QUEUE_TIMEOUT_S = 15.0
+# A child that dies is told at once; these are for one that hangs, and more than the slowest machine needs.
+READY_TIMEOUT_S = 300.0
+QUEUE_TIMEOUT_S = 60.0
 # Whoever presses Ctrl-C wants it to end now: a running job goes back to the queue and starts again with the service.
 GRACE_S = 6.0
 API_GRACE_S = 2
@@ -193,10 +194,11 @@ class Launcher:
 
     def _start_queue(self) -> str:
         plan = plan_queue_server(self._settings.data_dir)
-        self._queue = SupervisedProcess("queue", list(plan.command), dict(os.environ), self._log_path("queue"))
-        self._queue.start()
-        if not wait_for_answer(plan.port, QUEUE_TIMEOUT_S):
-            raise self._death_of(self._queue, "did not answer")
+        child = SupervisedProcess("queue", list(plan.command), dict(os.environ), self._log_path("queue"))
+        self._queue = child
+        child.start()
+        if not wait_for_answer(plan.port, QUEUE_TIMEOUT_S, hopeless=lambda: child.failures > 0):
+            raise self._death_of(child, "did not answer")
         return plan.url
 
     def _add(self, name: str, command: list[str], environment: dict[str, str], inherited: tuple[int, ...] = ()) -> None:
@@ -300,7 +302,7 @@ def child_environment(settings: Settings, **changed: str) -> dict[str, str]:
 
 
 def _is_ready(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(_reachable(host), port, timeout=2.0)
+    connection = http.client.HTTPConnection(_reachable(host), port, timeout=5.0)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == http.client.OK

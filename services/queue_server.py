@@ -12,6 +12,7 @@ import secrets
 import shutil
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,10 +99,10 @@ def answers(port: int, timeout_s: float = 0.2) -> bool:
         return False
 
 
-def wait_for_answer(port: int, timeout_s: float) -> bool:
-    """Wait until ``answers``; return whether it did in time."""
+def wait_for_answer(port: int, timeout_s: float, hopeless: Callable[[], bool] = lambda: False) -> bool:
+    """Wait until ``answers``; return whether it did in time, and before it became hopeless."""
     deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
+    while time.monotonic() < deadline_s and not hopeless():
         if answers(port):
             return True
         time.sleep(0.01)

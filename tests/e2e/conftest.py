@@ -17,6 +17,7 @@ from tests.e2e.browser import (
     find_samples_dir,
     open_browser,
 )
+from tests.pace import FFMPEG_VARIABLE, pace_ffmpeg
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -54,8 +55,11 @@ def base_url(
     settings = Settings(
         data_dir=folder / "data", bundles_dir=bundles_dir, samples_dir=samples_dir, host="127.0.0.1", port=0
     )
-    with embedded_service(settings) as url:
-        yield url
+    # Films are written at viewing speed, so that a job lasts long enough to be looked at on any machine.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FFMPEG_VARIABLE, str(pace_ffmpeg(folder)))
+        with embedded_service(settings) as url:
+            yield url
 
 
 @pytest.fixture

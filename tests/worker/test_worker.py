@@ -23,7 +23,7 @@ from worker.lease import CANCEL_LOOK_EVERY_S
 from worker.playback import probe
 from worker.runner import POLL_S
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2000)
 
 
 @pytest.fixture(scope="module")

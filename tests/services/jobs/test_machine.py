@@ -183,7 +183,7 @@ class Histories(RuleBasedStateMachine):
         return any(other is not held and other.lease.record.id == held.lease.record.id for other in self.held)
 
 
-TestHistories = pytest.mark.timeout(600)(Histories.TestCase)
+TestHistories = pytest.mark.timeout(2000)(Histories.TestCase)
 TestHistories.settings = settings(
     max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )

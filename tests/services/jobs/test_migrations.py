@@ -37,7 +37,7 @@ def test_migrated_schema_equals_the_declared_one(database_url: str) -> None:
     engine.dispose()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2000)
 def test_several_processes_migrate_one_database_at_once(database_url: str) -> None:
     script = "import sys; from services.jobs.store import JobStore; JobStore(sys.argv[1]).migrate()"
     children = [
@@ -46,7 +46,7 @@ def test_several_processes_migrate_one_database_at_once(database_url: str) -> No
         )
         for _ in range(4)
     ]
-    faults = [child.communicate(timeout=500)[1].decode() for child in children]
+    faults = [child.communicate(timeout=1800)[1].decode() for child in children]
     assert [child.returncode for child in children] == [0] * 4, faults
     store = JobStore(database_url)
     assert sum(store.counts().values()) == 0
