@@ -29,12 +29,13 @@ def draw_eye(canvas: skia.Canvas, dog: Dog, side: int) -> None:
     above = 17.5 * scale * opening
     below = 12.0 * scale * within * (1 - 0.34 * dog.smile) + 2.5 * ramp(opening - 1)
     tilt = 2.6 * params["eye_tilt"]
+    anger, sorrow = ramp(params["brow_a"]), ramp(-params["brow_a"])  # the lids follow the brows
     drop = 5.0 * shut  # a shut eye hangs like a bow
     inner_x, outer_x = x - side * width, x + side * width
-    inner_y, outer_y = y + 3.0 + tilt * 0.5 + drop * 0.4, y - 0.5 - tilt + drop * 0.4
+    inner_y, outer_y = y + 3.0 + tilt * 0.5 + drop * 0.4, y - 0.5 - tilt + drop * 0.4 + 3.0 * sorrow
     upper = (
-        *("C", x - side * width * 0.60, y - above * 1.22 + drop * 2.2),
-        *(x + side * width * 0.50, y - above * 1.32 + drop * 2.2, outer_x, outer_y),
+        *("C", x - side * width * 0.60, y - above * (1.22 - 0.42 * anger + 0.10 * sorrow) + drop * 2.2),
+        *(x + side * width * 0.50, y - above * (1.32 - 0.30 * sorrow + 0.05 * anger) + drop * 2.2, outer_x, outer_y),
     )
     lower = (
         *("C", x + side * width * 0.55, y + below * 1.30 + drop * 2.2),

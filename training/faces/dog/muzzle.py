@@ -93,8 +93,8 @@ def draw_fangs(canvas: skia.Canvas, dog: Dog) -> None:
     """Draw the upper fangs; a snarl's reach over the lower lip."""
     mouth = dog.mouth
     x, width, gap, snarl = mouth.x, mouth.half_width, mouth.gap, mouth.snarl
-    size = 4.0 * smoothstep(gap, 0.1, 0.6) + 2.2 * snarl
-    length = 12 * smoothstep(gap, 0.08, 0.6) * (1 - 0.6 * snarl) + 18 * snarl
+    size = 4.0 * smoothstep(gap, 0.1, 0.6) + 3.0 * snarl
+    length = 12 * smoothstep(gap, 0.08, 0.6) * (1 - 0.6 * snarl) + 12 * snarl
     for side in (-1, 1):
         root_x, root_y = x + side * width * 0.56, mouth.jowl_y - 1
         fang = path(
