@@ -3,7 +3,6 @@ import torch
 from torch import nn
 
 from training.inversion.features import (
-    VggDescription,
     compare_maps,
     describe_by_discriminator,
     describe_by_trunk,
@@ -94,17 +93,6 @@ def test_trunk_gives_a_map_a_size():
     maps = describe(torch.randn(2, 3, 128, 128))
     assert [tuple(part.shape[1:]) for part in maps] == [(4, 32, 32), (5, 16, 16), (6, 8, 8), (7, 4, 4), (8, 2, 2)]
     torch.testing.assert_close(maps[2].norm(dim=1), torch.ones(2, 8, 8))
-
-
-def test_vgg_weighs_channels():
-    torch.manual_seed(0)
-    vgg = VggDescription()
-    a, b = torch.rand(2, 1, 3, 32, 32).unbind(0)
-    plain = compare_maps(vgg(a), vgg(b))
-    for weights in vgg.channel_weights:
-        weights.data.fill_(0.25)
-    torch.testing.assert_close(compare_maps(vgg(a), vgg(b)), plain / 4)
-    assert [part.shape[-1] for part in vgg(a)] == [32, 16, 8, 4, 2]
 
 
 def test_dark_places_have_finite_gradients():
