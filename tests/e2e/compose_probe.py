@@ -70,7 +70,7 @@ def call(method: str, url: str, body: bytes | None = None, headers: dict[str, st
     """Send one request; an HTTP error is an answer too."""
     request = urllib.request.Request(url, data=body, method=method, headers=headers or {})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read())
     except urllib.error.HTTPError as error:
         return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read())
@@ -100,7 +100,7 @@ def compose(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         check=False,
     )
     if check:
@@ -175,7 +175,7 @@ def decode(video: bytes, width: int, height: int) -> list[bytes]:
     done = subprocess.run(
         [find_ffmpeg(), "-nostdin", "-v", "error", "-i", str(source), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
         capture_output=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     require(done.returncode == 0, f"ffmpeg can't decode the video: {done.stderr[-300:]!r}")
@@ -202,7 +202,7 @@ def block_change(one: bytes, other: bytes, width: int, block_px: int = 16) -> fl
 def check_main_job(sample: Path) -> str:
     with step("the main job: a face, 'smiling', a video"):
         job = post({"prompt": "smiling", "frames": "24", "fps": "24", "seed": "7"}, sample)
-        job = finish(job["id"], 120)
+        job = finish(job["id"], 600)
         output = job["output"]
         video = call("GET", urllib.parse.urljoin(API, output["url"]))
         require(video.status == 200, f"GET video answered {video.status}")
@@ -241,7 +241,7 @@ def check_truth(job_id: str) -> None:
         require(Path(key).name in listed, f"the store lists {listed!r} for {key}")
         anonymous = (
             "import sys, urllib.request, urllib.error\n"
-            "try: print(urllib.request.urlopen(sys.argv[1], timeout=5).status)\n"
+            "try: print(urllib.request.urlopen(sys.argv[1], timeout=60).status)\n"
             "except urllib.error.HTTPError as error: print(error.code)"
         )
         status = execute("api", "python", "-c", anonymous, f"http://seaweedfs:8333/animato/{key}").stdout.strip()
@@ -273,7 +273,7 @@ def check_fences() -> None:
             require(facts["NoNewPrivs"].strip() == "1", f"{service} may gain privileges")
         for service in SERVICES:
             container = compose("ps", "-q", service).stdout.split()[0]
-            raw = subprocess.run(["docker", "inspect", container], capture_output=True, check=True, timeout=30).stdout
+            raw = subprocess.run(["docker", "inspect", container], capture_output=True, check=True, timeout=300).stdout
             facts = json.loads(raw)[0]
             host = facts["HostConfig"]
             require(host["ReadonlyRootfs"], f"{service}: root file system is writable")
@@ -313,8 +313,8 @@ def check_metrics() -> None:
             found = query_prometheus('sum(animation_jobs_total{job="api",status="succeeded"})')
             return bool(found) and float(found[0]["value"][1]) >= 1
 
-        wait_until(all_up, 60, "targets api and worker up")
-        wait_until(counted, 60, "the finished job in animation_jobs_total")
+        wait_until(all_up, 300, "targets api and worker up")
+        wait_until(counted, 300, "the finished job in animation_jobs_total")
         groups = call("GET", f"{PROMETHEUS}/api/v1/rules").json()["data"]["groups"]
         rules = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
         require({"ApiDown", "NoWorker", "JobsFail"} <= set(rules), f"rules {rules}")
@@ -330,11 +330,11 @@ def check_kill(sample: Path) -> None:
             require(job["status"] not in TERMINAL, f"the job ended as {job['status']} before the kill: too short a job")
             return bool(job["status"] == "running" and job["frames_done"] > 0)
 
-        wait_until(rendering, 60, "the job to draw frames", pause_s=0.05)
+        wait_until(rendering, 300, "the job to draw frames", pause_s=0.05)
         compose("kill", "-s", "KILL", "worker")
         require(read_job(job_id)["status"] in {"running", "queued"}, "the job had ended before the kill")
         compose("up", "-d", "--no-deps", "worker")
-        job = finish(job_id, 420)
+        job = finish(job_id, 1200)
         require(job["attempt"] == 2, f"attempt {job['attempt']} instead of 2")
         require(job["output"]["frames"] == int(KILLED_FRAMES), f"{job['output']['frames']} frames")
 
@@ -344,7 +344,7 @@ def check_queue_loss(sample: Path) -> None:
         compose("kill", "-s", "KILL", "redis")
         job_id = post({"prompt": "winking", "frames": "8", "seed": "5"}, sample)["id"]
         compose("up", "-d", "--no-deps", "redis")
-        finish(job_id, 120)
+        finish(job_id, 600)
 
 
 def main() -> int:
@@ -354,7 +354,7 @@ def main() -> int:
     sample = samples[0]
     try:
         with step("readiness"):
-            wait_until(lambda: call("GET", f"{API}/readyz").status == 200, 120, "/readyz")
+            wait_until(lambda: call("GET", f"{API}/readyz").status == 200, 600, "/readyz")
         job_id = check_main_job(sample)
         check_refusals(sample)
         check_truth(job_id)
