@@ -31,7 +31,7 @@ TERMINAL = {"succeeded", "failed", "canceled", "expired"}
 OWN_IMAGES = ("api", "worker")
 SERVICES = ("api", "worker", "redis", "postgres", "seaweedfs", "prometheus")
 # Long enough to be killed in the middle, short enough for a machine that does other things too.
-KILLED_FRAMES = "480"
+KILLED_FRAMES = "960"
 ROOT = Path(__file__).resolve().parents[2]
 
 
