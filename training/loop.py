@@ -314,6 +314,7 @@ def train(
     log_every: int = 100,
     evaluate_every: int = 1000,
     save_every_s: float = 60.0,
+    watch: Callable[[Mapping[str, float]], None] | None = None,  # shown every record, too
 ) -> nn.ModuleDict:
     """Run a stage to its last step, resuming what the folder holds, and give the averaged weights.
 
@@ -349,6 +350,8 @@ def train(
                 if ranks.is_main:
                     with tell_full_disk(folder), (folder / "stats.jsonl").open("a") as stats:
                         stats.write(json.dumps(record) + "\n")
+                    if watch is not None:
+                        watch(record)
                     shown = " ".join(f"{k} {v:.4g}" for k, v in record.items() if k not in ("step", "s_per_step"))
                     left = _time_left(per_step * (stage.steps - done))
                     report(f"{stage.name}: {done}/{stage.steps} {shown} · {left}")

@@ -9,7 +9,7 @@ import io
 import json
 import threading
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from training.errors import DataError
+from training.renders import open_pool
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 LABELS = "dataset.json"
@@ -46,19 +47,26 @@ class PictureSet(Protocol):
 
 
 class PoolPictures:
-    """A rendered pool (training.renders), or any [N,R,R,3] array, as a set without labels."""
+    """A rendered pool (training.renders), or any [N,S,S,3] array, as a set without labels; averaged to a smaller size
+    where one is asked for."""
 
     label_dim = 0
 
-    def __init__(self, pictures: Pixels, name: str = "pool") -> None:
-        self.pictures, self.name, self.resolution = pictures, name, pictures.shape[1]
+    def __init__(self, pictures: Pixels, name: str = "pool", resolution: int | None = None) -> None:
+        self.pictures, self.name, self.resolution = pictures, name, resolution or pictures.shape[1]
+        if pictures.shape[1] % self.resolution:
+            raise DataError(f"{name}: pictures are {pictures.shape[1]} px and can't be averaged to {resolution} px")
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def read(self, index: int) -> Pixels:
         """Give a picture: [R,R,3]."""
-        return np.asarray(self.pictures[index])
+        picture, size = np.asarray(self.pictures[index]), self.resolution
+        cell = picture.shape[0] // size
+        if cell == 1:
+            return picture
+        return picture.reshape(size, cell, size, cell, 3).mean((1, 3)).round().astype(np.uint8)
 
     def label(self, index: int) -> npt.NDArray[np.float32]:
         """Give an empty label."""
@@ -256,21 +264,21 @@ def open_pictures(
     resolution: int | None = None,
     fit: Fit = "refuse",
     labels: bool = True,
-    open_pool: Callable[[Path], Pixels] | None = None,
 ) -> PictureSet:
     """Open a folder, a zip or a rendered pool.
 
-    `open_pool` gives a pool folder's pictures; left out, the pool's own file is mapped.
     Raises: DataError with what is wrong and where.
     """
     if not path.exists():
         raise DataError(f"{path} does not exist")
     if (path / "pool.json").exists():
-        pictures = np.load(path / "pictures.npy", mmap_mode="r") if open_pool is None else open_pool(path)
-        pool = PoolPictures(pictures, str(path))
-        if resolution is not None and pool.resolution != resolution:
-            raise DataError(f"{path}: pictures are {pool.resolution} px and the recipe draws {resolution} px")
-        return pool
+        pictures = open_pool(path).pictures
+        if fit == "refuse" and resolution not in (None, pictures.shape[1]):
+            raise DataError(
+                f"{path}: pictures are {pictures.shape[1]} px and the recipe draws {resolution} px; choose another "
+                "recipe, or have them cut to size"
+            )
+        return PoolPictures(pictures, str(path), resolution)
     if path.is_dir():
         return FilePictures(FolderSource(path), resolution, fit, labels)
     if path.suffix.lower() == ".zip":
