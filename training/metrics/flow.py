@@ -11,9 +11,9 @@ whole motion is made larger.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -26,8 +26,17 @@ from training.errors import DataError
 
 Frames = npt.NDArray[np.uint8]
 Flow = npt.NDArray[np.float32]
-FlowEstimator = Callable[[Frames], Flow]
-"""Frames uint8 [T,H,W,3] → flow of each adjacent pair, float32 [T-1,H,W,2] in px, (right, down)."""
+
+
+class FlowEstimator(Protocol):
+    """Finds the flow of each pair of adjacent frames."""
+
+    name: str
+
+    def __call__(self, frames: Frames) -> Flow:
+        """Shapes: frames uint8 [T,H,W,3] → float32 [T-1,H,W,2] in px, (right, down)."""
+        ...
+
 
 STILL_PX = 0.005
 """Mean flow under which a video stands still: its jitter is not defined, for there is nothing to measure it by."""
@@ -121,17 +130,24 @@ def measure_flow_magnitude(flow: Flow) -> float:
     return float(np.linalg.norm(flow, axis=-1).mean())
 
 
-def measure_flow_jitter(flow: Flow) -> float:
-    """Mean |second difference of the flow over time| ÷ mean |flow|; nan for a video that stands still or is too short.
+def measure_flow_tremble(flow: Flow) -> float:
+    """Mean length of the second difference of the flow over time, in px a frame: the upper part of jitter.
 
-    Shapes: flow [T-1,H,W,2], T ≥ 4. Range: 0 for a steady motion, 4 for one that turns around at every frame.
+    Shapes: flow [T-1,H,W,2], T ≥ 4; nan for shorter videos.
     """
     if len(flow) < 3:
         return float("nan")
+    return float(np.linalg.norm(np.diff(flow, n=2, axis=0), axis=-1).mean())
+
+
+def measure_flow_jitter(flow: Flow) -> float:
+    """Mean |second difference of the flow over time| ÷ mean |flow|; nan for a video that stands still or is too short.
+
+    Over several videos take the ratio of the two means: one that hardly moves has no scale of its own.
+    Shapes: flow [T-1,H,W,2], T ≥ 4. Range: 0 for a steady motion, 4 for one that turns around at every frame.
+    """
     size = measure_flow_magnitude(flow)
-    if size < STILL_PX:
-        return float("nan")
-    return float(np.linalg.norm(np.diff(flow, n=2, axis=0), axis=-1).mean()) / size
+    return measure_flow_tremble(flow) / size if size >= STILL_PX else float("nan")
 
 
 def colour_flow(flow: Flow, full_px: float) -> Frames:

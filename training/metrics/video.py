@@ -108,8 +108,16 @@ def perceptual_distance(a: Tensor, b: Tensor, stages: FeatureStages) -> Tensor:
     pictures, at most 4 a stage.
     Source: Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", 2018.
     """
-    total = torch.zeros(len(a), device=a.device)
-    for left, right in zip(stages(a), stages(b), strict=True):
+    return compare_stages(stages(a), stages(b))
+
+
+def compare_stages(stages_a: Sequence[Tensor], stages_b: Sequence[Tensor]) -> Tensor:
+    """Do the same with feature maps at hand.
+
+    Shapes: a map [N,C,H,W] for each stage → [N].
+    """
+    total = torch.zeros(len(stages_a[0]), device=stages_a[0].device)
+    for left, right in zip(stages_a, stages_b, strict=True):
         gap = F.normalize(left, dim=1, eps=1e-8) - F.normalize(right, dim=1, eps=1e-8)
         total = total + gap.square().sum(1).mean((1, 2))
     return total
@@ -138,6 +146,14 @@ def describe_video(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
         raise ValueError(f"features of a video must be [T,k] with T of at least 2, not {list(features.shape)}")
     parts = (features.mean(0), features.std(0), np.abs(np.diff(features, axis=0)).mean(0))
     return np.concatenate(parts).astype(np.float32)
+
+
+def resize_pictures(pictures: Tensor, size_px: int) -> Tensor:
+    """Bring square pictures to a size. Shapes: [N,3,R,R] → [N,3,size_px,size_px]."""
+    if pictures.shape[-1] == size_px:
+        return pictures
+    smaller = pictures.shape[-1] > size_px
+    return F.interpolate(pictures, (size_px, size_px), mode="bilinear", align_corners=False, antialias=smaller)
 
 
 def to_pictures(frames: npt.NDArray[np.uint8]) -> Tensor:
