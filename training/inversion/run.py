@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from training.adversarial.pictures import PictureSet
+from training.adversarial.run import STAGE, load_gan
+from training.adversarial.stage import build_networks
 from training.devices import CPU
 from training.export.graphs import IdentityGraph
 from training.files import write_atomically
 from training.inversion.features import TRUNK_SIZE, describe_by_trunk
 from training.inversion.figures import average_figures, join_figures, measure_reconstruction
-from training.inversion.parts import InversionParts, parts_of_rendered
+from training.inversion.parts import InversionParts, parts_of_generator, parts_of_rendered
 from training.inversion.refine import refine_ws
 from training.inversion.stage import EncoderStage, build_encoder, to_pictures
-from training.loop import CHECKPOINT, Report, load_ema, match_weights, train
+from training.loop import CHECKPOINT, Report, load_ema, match_weights, read_checkpoint, train
 from training.networks.irse import PyramidEncoder, fit_picture
 from training.recipes.inversion import EncoderTraining, RefinementRecipe
 from training.stages import Run, take_part
@@ -40,6 +42,18 @@ def parts_of_run(run: Run, device: torch.device = CPU) -> InversionParts:
 
     factors = np.asarray(run.pool().factors[:PEOPLE])
     return parts_of_rendered(run.load_generator(), factors, describe_by_trunk(trunk), identify, device)
+
+
+def parts_of_gan(run: Path, device: torch.device = CPU) -> InversionParts:
+    """Take the averaged generator of an adversarial run, and its discriminator to compare pictures by.
+
+    Raises: DataError when the folder holds no such run; CheckpointMismatchError, DamagedCheckpointError.
+    """
+    generator, recipe = load_gan(run, device)
+    _, judge = build_networks(recipe, generator.mapping.c_dim)
+    folder = run / STAGE
+    match_weights(judge, take_part(read_checkpoint(folder)["modules"], "discriminator"), folder / CHECKPOINT)
+    return parts_of_generator(generator, judge, device=device)
 
 
 def train_encoder(

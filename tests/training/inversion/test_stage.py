@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from training.adversarial.pictures import PoolPictures
+from training.adversarial.run import train_gan
+from training.devices import CPU
 from training.errors import CheckpointMismatchError, DataError, DivergedError
 from training.inversion.figures import measure_reconstruction
 from training.inversion.parts import InversionParts, parts_of_generator, parts_of_rendered
 from training.inversion.refine import rate_factor, refine_ws
-from training.inversion.run import load_encoder, measure_inversion, train_encoder
+from training.inversion.run import load_encoder, measure_inversion, parts_of_gan, refine, train_encoder
 from training.inversion.stage import EncoderStage, to_pictures
 from training.networks.stylegan2 import (
     FactorFeatures,
@@ -23,6 +25,7 @@ from training.networks.stylegan2 import (
     build_discriminator,
     build_z_generator,
 )
+from training.recipes.adversarial import GAN_SMOKE
 from training.recipes.inversion import TINY, InversionWeights
 
 SIZE, CHANNELS = 32, (8, 8, 8, 6)
@@ -152,6 +155,26 @@ def test_a_rendered_generator_is_inverted_too():
     assert figures["w_norm"] > 0
     ws = refine_ws(generator, stage.encoder(stage.held_pictures), stage.held_pictures, 5, w_scale=parts.w_scale)
     assert ws.shape == (4, generator.synthesis.num_ws, 8)
+
+
+def test_an_adversarial_runs_generator_is_inverted(tmp_path):
+    recipe = dataclasses.replace(GAN_SMOKE, kimg=0.016, measured=0)
+    pictures = draw_set(make_parts(), 16, 1)
+    generator = train_gan(recipe, pictures, tmp_path, device=CPU, threads=0, report=lambda _: None)
+    parts = parts_of_gan(tmp_path)
+    ws = parts.w_avg.expand(2, parts.synthesis.num_ws, -1)
+    assert generator is not None
+    torch.testing.assert_close(parts.draw(ws), generator.synthesis(ws))
+    encoder = train_encoder(
+        dataclasses.replace(TINY, steps=2), parts, pictures, pictures, tmp_path / "pyramid", report=lambda _: None
+    )
+    truth = to_pictures(pictures.pictures[:2], CPU)
+    start = encoder(truth)
+    refined = refine(parts, start, truth, dataclasses.replace(TINY.refinement, steps=10))
+    before, after = (measure_reconstruction(parts.draw(ws), truth, parts.describe) for ws in (start, refined))
+    assert (after["psnr_db"] > before["psnr_db"] + 1).all()
+    with pytest.raises(DataError, match="no trained generator"):
+        parts_of_gan(tmp_path / "elsewhere")
 
 
 def test_half_precision_trains(parts):
