@@ -96,7 +96,9 @@ def to_html(blocks: Sequence[Block]) -> str:
                 parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
             case Picture(file, caption):
                 said = escape(caption)
-                parts.append(f"<figure><img src='{escape(file)}' alt='{said}'><figcaption>{said}</figcaption></figure>")
+                parts.append(
+                    f"<figure><img src='{escape(file)}' alt='{said}'/><figcaption>{said}</figcaption></figure>"
+                )
     page = "\n".join(parts)
     return (
         f"<!doctype html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n<title>{escape(title)}</title>\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,8 +35,9 @@ def draw_grid(rows: Sequence[tuple[str, Frames]], size_px: int = CELL_PX) -> Ima
     sheet = Image.new("RGB", (LABEL_PX + across * step, len(rows) * step), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for r, (label, cells) in enumerate(rows):
-        for line, words in enumerate(break_label(label)):
-            pen.text((6, r * step + size_px // 2 - 14 + 15 * line), words, fill="#333", font=font)
+        lines = break_label(label)
+        for line, words in enumerate(lines):
+            pen.text((6, r * step + size_px / 2 + 15 * (line - len(lines) / 2)), words, fill="#333", font=font)
         for c, cell in enumerate(cells):
             small = Image.fromarray(cell).resize((size_px, size_px), Image.Resampling.LANCZOS)
             sheet.paste(small, (LABEL_PX + c * step, r * step))
@@ -43,12 +45,8 @@ def draw_grid(rows: Sequence[tuple[str, Frames]], size_px: int = CELL_PX) -> Ima
 
 
 def break_label(label: str) -> list[str]:
-    """Break a label into at most two lines that fit the margin."""
-    if len(label) <= 16:
-        return [label]
-    cut = max(label.rfind(" ", 0, 17), label.rfind("-", 0, 17) + 1)
-    cut = cut if cut > 0 else 16
-    return [label[:cut].strip(), label[cut:].strip()[:17]]
+    """Break a label into lines that fit the margin."""
+    return textwrap.wrap(label, 17)
 
 
 def draw_flow(rows: Sequence[tuple[str, Flow]]) -> tuple[Image.Image, float]:
