@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 PREFIX = f"animato-job-{os.getuid()}-"
 _LOCK = ".alive"
@@ -20,14 +21,26 @@ _LOCK = ".alive"
 @contextmanager
 def job_scratch() -> Iterator[Path]:
     """Yield an empty folder in the system's temporary folder (``TMPDIR``)."""
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    folder, lock = _make_locked()
     try:
-        with (folder / _LOCK).open("w") as lock:
-            # Held by this process only (not by children): the kernel lets go of it however the process ends.
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_locked() -> tuple[Path, IO[str]]:
+    """Make a folder and lock it.
+
+    The lock is held by this process only (not by children): the kernel lets go of it however the process ends.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        lock = (folder / _LOCK).open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / _LOCK).exists():
+            return folder, lock
+        lock.close()  # a worker that starts took the folder for an orphan, before it was locked
 
 
 def remove_orphans() -> int:

@@ -13,7 +13,6 @@ from PIL import Image
 
 from services.errors import PermanentError
 from worker.picture import encode_jpeg, read_picture
-from worker.scratch import PREFIX, job_scratch, remove_orphans
 
 
 def store(path: Path, picture: Image.Image, **options: object) -> Path:
@@ -73,16 +72,3 @@ def test_previews_are_small_and_posters_have_the_videos_size():
     frame = np.zeros((512, 512, 3), np.uint8)
     assert Image.open(io.BytesIO(encode_jpeg(frame, quality=75, at_most_px=192))).size == (192, 192)
     assert Image.open(io.BytesIO(encode_jpeg(frame, quality=90, edge_px=1024))).size == (1024, 1024)
-
-
-def test_scratch_folders_go_and_orphans_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    orphan = tmp_path / f"{PREFIX}orphan"
-    orphan.mkdir()
-    (orphan / ".alive").touch()
-    (orphan / "video.mp4").touch()
-    with job_scratch() as folder:
-        (folder / "video.mp4").touch()
-        assert remove_orphans() == 1
-        assert folder.exists(), "a living job keeps its folder"
-    assert list(tmp_path.iterdir()) == []

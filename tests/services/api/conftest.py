@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+import services.api.health as health_room
 from model.bundle.writer import write_bundle
 from services.api.app import create_app
 from services.api.resources import Resources
@@ -63,11 +64,25 @@ def _logs() -> None:
     configure_logging(service="api", log_format="json", level="info")
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is slow to answer is not one that is not ready."""
+    monkeypatch.setattr(health_room, "CHECK_TIMEOUT_S", 120.0)
+
+
 @pytest.fixture
 def settings(tmp_path: Path, queue_server: QueueServer) -> Settings:
     bundles_dir = tmp_path / "bundles"
     write_model(bundles_dir)
-    return Settings(data_dir=tmp_path / "data", bundles_dir=bundles_dir, redis_url=queue_server.url, auth="off")
+    # Leases and heartbeats outlast a test: whoever is heard once in it lives to its end.
+    return Settings(
+        data_dir=tmp_path / "data",
+        bundles_dir=bundles_dir,
+        redis_url=queue_server.url,
+        auth="off",
+        lease_s=3600.0,
+        heartbeat_s=1200.0,
+    )
 
 
 @pytest.fixture

@@ -24,8 +24,10 @@ THREADS = 2
 WORKER = f"""
 import json, os, sys, threading
 from concurrent.futures import ThreadPoolExecutor
+from services.jobs import database
 from services.jobs.store import JobStore
 from services.jobs.contract import OutputFacts
+database.BUSY_TIMEOUT_S = 600.0  # this is about who gets what, not about how long a loaded machine takes
 store = JobStore(sys.argv[1])
 store.counts()
 claims, lock = [], threading.Lock()
