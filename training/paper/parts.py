@@ -6,6 +6,7 @@ stage and the baselines use nothing else.
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from training.devices import autocast
 from training.encoder import Inversion, build_wplus_encoder
 from training.export.graphs import IdentityGraph, MappingGraph
 from training.faces.parameters import Z_DIM
@@ -45,6 +47,7 @@ class FrozenParts:
     sample_ws: Callable[[Tensor], Tensor]  # z [N,z_dim] normal → ws [N,num_ws,w_dim] of faces that exist nowhere
     z_dim: int
     device: torch.device
+    half: bool = False  # draw in bfloat16 where gradients are wanted: faster training of small parts
     judge: Towers | None = None  # towers of the language loss where they are others (the paper: ViT-B/32 beside RN50)
 
     @property
@@ -67,10 +70,14 @@ class FrozenParts:
         """The towers that the language loss sees with."""
         return self.judge or self.towers
 
-    def draw(self, ws: Tensor) -> Tensor:
-        """Shapes: ws [N,num_ws,w_dim] → [N,3,R,R]. The noise is constant, so all frames share it."""
-        picture: Tensor = self.generator.synthesis(ws)
-        return picture
+    def draw(self, ws: Tensor, resolution: int | None = None) -> Tensor:
+        """Draw pictures; the noise is constant, so all frames share it.
+
+        Shapes: ws [N,num_ws,w_dim] → [N,3,R,R]. A lower `resolution` stops early, at a skip generator's RGB.
+        """
+        with autocast(self.device) if self.half and torch.is_grad_enabled() else nullcontext():
+            picture: Tensor = self.generator.synthesis(ws, resolution=resolution)
+        return picture.float()
 
 
 def freeze(*parts: object) -> None:

@@ -76,9 +76,9 @@ def test_every_loss_counts_and_only_those_that_are_asked_for(parts):
 def test_training_lowers_the_loss_on_one_batch(parts):
     stage = build(parts, steps=30, lr_towers=0.0)
     losses = []
-    for _ in range(25):
+    for _ in range(12):
         losses.append(stage.advance(0)["loss"])  # the same step: the same faces, sentences and noise
-    assert min(losses[-5:]) < 0.7 * losses[0]
+    assert losses[-1] < losses[0] - 0.15
 
 
 def test_sampled_faces_have_no_visual_residual(parts):
