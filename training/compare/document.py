@@ -11,7 +11,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; mar
 table { border-collapse: collapse; margin: 1em 0; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { border: 1px solid #ddd; padding: 4px 8px; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; white-space: normal; }
-th { background: #f4f4f4; } img { max-width: 100%; }
+th { background: #f4f4f4; white-space: normal; } img { max-width: 100%; }
 .PASS { color: #1a7f37; font-weight: 600; } .FAIL, .NOT { color: #b3261e; font-weight: 600; }
 """
 

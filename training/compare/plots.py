@@ -86,7 +86,11 @@ def plot_lines(title: str, across: str, names: Sequence[str], lines: Sequence[np
     parts = [text(MARGIN, 20, title, size=12, weight="bold"), text(PLOT_W / 2, PLOT_H - 10, across, "middle")]
     for tick in np.linspace(low, high, 5):
         parts.append(f"<path d='M{place(0, tick)}L{place(1, tick)}' stroke='#ddd'/>")
-        parts.append(text(MARGIN - 6, base - (tick - low) * scale_y + 4, f"{tick:.2g}", "end"))
+        parts.append(
+            text(
+                MARGIN - 6, base - (tick - low) * scale_y + 4, f"{tick if abs(tick) > 1e-6 * high else 0.0:.2g}", "end"
+            )
+        )
     for i, name, line in drawn:
         points = "L".join(place(k / max(len(line) - 1, 1), float(v)) for k, v in enumerate(line))
         parts.append(f"<path d='M{points}' fill='none' stroke='{colour_of(i)}' stroke-width='2'/>")

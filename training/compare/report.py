@@ -83,8 +83,8 @@ class Outcome:
         for name, (seen, videos) in sets.items():
             enough = len(videos) >= LEAST_VIDEOS
             found[name] = {
-                "fid": frechet_of(seen, sets[TRUTH][0]) if enough else float("nan"),
-                "fvd": frechet_of(videos, sets[TRUTH][1]) if enough else float("nan"),
+                "fid": round(frechet_of(seen, sets[TRUTH][0]), 6) if enough else float("nan"),
+                "fvd": round(frechet_of(videos, sets[TRUTH][1]), 6) if enough else float("nan"),
             }
         return found
 
@@ -184,8 +184,8 @@ def compose(outcome: Outcome, pictures: dict[str, list[Picture]]) -> list[Block]
             "it gets; what is read there is the target of the others in this case. A rival's delta_ws is multiplied by "
             f"a factor (0 to {MAX_RIVAL_SCALE:g}), all frames alike. A rival that reaches the target at no factor is "
             "scaled until it changes the 15 expression factors as much as ours does (mean absolute change at the "
-            "judged frame): “equal amount” below. Cases in which ours makes less progress than "
-            f"{LEAST_TARGET:g} are left out."
+            "judged frame): “equal amount” below; one that can't do that either is taken at its largest: “fell short”. "
+            f"Cases in which ours makes less progress than {LEAST_TARGET:g} are left out."
         ),
         matching_table(outcome),
         figure_table(outcome, equal=True),
@@ -203,7 +203,8 @@ def compose(outcome: Outcome, pictures: dict[str, list[Picture]]) -> list[Block]
         Heading("What the figures are"),
         Listing([f"{figure.title}: {figure.about}." for figure in FIGURES]),
         Paragraph(
-            f"Flow by {outcome.flow_name}. A face that smiles moves few pixels, and slowly: part of every flow is the "
+            f"Flow by {outcome.flow_name}, 0 where the picture does not change (training/metrics/flow.py says how "
+            "little that is). A face that smiles moves few pixels, and slowly: part of every flow is the "
             "estimator's own noise, and the renderer's row says how much jitter it finds in a motion that has none. "
             f"Language by {outcome.towers_name}: a rival that was optimised against these very towers can raise its "
             "figure without looking right, which is why the evaluator's direction stands beside it. FID and FVD are "
@@ -241,21 +242,23 @@ def matching_table(outcome: Outcome) -> Table:
     for method in outcome.methods:
         trials = outcome.of(method.name)
         scales = [trial.scale for trial in trials if trial.how != "none"]
-        counts = {how: sum(trial.how == how for trial in trials) for how in ("progress", "amount", "none")}
+        counts = {how: sum(trial.how == how for trial in trials) for how in ("progress", "amount", "short", "none")}
         spread = f"{np.median(scales):.2f} ({min(scales):.2f} – {max(scales):.2f})" if scales else "–"
-        rows.append([method.title, str(counts["progress"]), str(counts["amount"]), str(counts["none"]), spread])
-    return Table(["method", "equal progress", "equal amount", "left out", "scale: median (least – most)"], rows)
+        rows.append([method.title, *(str(count) for count in counts.values()), spread])
+    return Table(
+        ["method", "equal progress", "equal amount", "fell short", "left out", "scale: median (least – most)"], rows
+    )
 
 
 def figure_table(outcome: Outcome, equal: bool) -> Table:
-    """Write all figures of all methods, FID and FVD at the end."""
+    """Write all figures, a column a method; FID and FVD at the end."""
     summaries, distances = outcome.summaries(equal), outcome.distances(equal)
-    header = ["method", *(f"{figure.title}{_arrow(figure)}" for figure in FIGURES), "FID ↓", "FVD ↓"]
-    rows = []
-    for method in outcome.methods:
-        found = [_spread(summaries[method.name][figure.key]) for figure in FIGURES]
-        rows.append([method.title, *found, *(_number(distances[method.name][key]) for key in ("fid", "fvd"))])
-    return Table(header, rows)
+    names = [method.name for method in outcome.methods]
+    rows = [
+        [f"{figure.title}{_arrow(figure)}", *(_spread(summaries[n][figure.key]) for n in names)] for figure in FIGURES
+    ]
+    rows += [[f"{key.upper()} ↓", *(_number(distances[n][key]) for n in names)] for key in ("fid", "fvd")]
+    return Table(["", *names], rows)
 
 
 def list_sentences(outcome: Outcome) -> list[str]:

@@ -4,7 +4,7 @@ Equal progress. Ours is scaled by its intensity until the evaluator reads `level
 largest intensity falls short: as far as it gets); that reading is the case's target. Every other method's motion is
 scaled until it reads the same. One that can't get there at any scale, as a motion that knows no sentence can't, is
 scaled until it changes the 15 expression factors as much as ours does (mean absolute change at the judged frame), in
-whatever direction.
+whatever direction; where even that is out of reach, as far as it gets.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ READ_PX = 128
 LEAST_TARGET = 0.2
 """Where ours makes less progress than this there is nothing to be equal to; the case is left out and counted."""
 
-How = Literal["progress", "amount", "none"]
+How = Literal["progress", "amount", "short", "none"]
+"""What was made equal; "short": neither could be, it was taken where it comes nearest to the amount."""
 
 
 @dataclass
@@ -117,7 +118,7 @@ class Bench:
                 trial.how = "progress"
                 if not match.reached:
                     match = match_level(probe.amount, target.amount, method.max_scale)
-                    trial.how = "amount"
+                    trial.how = "amount" if match.reached else "short"
             self._try_equal(trial, case, method, judged, truths, start, match)
         return trials
 

@@ -40,6 +40,11 @@ class FlowEstimator(Protocol):
 
 STILL_PX = 0.005
 """Mean flow under which a video stands still: its jitter is not defined, for there is nothing to measure it by."""
+STILL_LEVELS = 0.5
+STILL_SIGMA_PX = 2.0
+"""Where two frames differ by less than half a grey level around a pixel (of 255, mean absolute difference under a
+Gaussian), nothing moves there. Rounding to 8 bits and a generator's faint unrest make flat places flicker, and flow in
+flat places is a guess: on our 128 px faces two thirds of an unmasked flow was such guesses, in the background."""
 RAFT_STRIDE = 8
 """RAFT wants sides that this divides."""
 
@@ -59,7 +64,7 @@ class DisFlow:
         flow = np.zeros((len(gray) - 1, *gray[0].shape, 2), np.float32)
         for k, (before, after) in enumerate(pairwise(gray)):
             self._dis.calc(before, after, flow[k])
-        return flow
+        return hush_still_places(flow, frames)
 
 
 class TorchScriptFlow:
@@ -96,7 +101,7 @@ class TorchScriptFlow:
             for start in range(0, len(x) - 1, self.batch):
                 stop = min(start + self.batch, len(x) - 1)
                 parts.append(self._run(x[start:stop], x[start + 1 : stop + 1])[..., :height, :width])
-        return torch.cat(parts).permute(0, 2, 3, 1).float().cpu().numpy()
+        return hush_still_places(torch.cat(parts).permute(0, 2, 3, 1).float().cpu().numpy(), frames)
 
     def _run(self, before: Tensor, after: Tensor) -> Tensor:
         found = self.network(before, after)
@@ -112,6 +117,16 @@ class TorchScriptFlow:
 def open_flow(weights: Path | None = None) -> FlowEstimator:
     """Give DIS, or the network of a TorchScript file."""
     return DisFlow() if weights is None else TorchScriptFlow(weights)
+
+
+def hush_still_places(flow: Flow, frames: Frames) -> Flow:
+    """Set the flow to 0 where the picture does not change (see STILL_LEVELS).
+
+    Shapes: flow [T-1,H,W,2], frames [T,H,W,3] → [T-1,H,W,2].
+    """
+    gray = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in frames]
+    changes = [cv2.GaussianBlur(np.abs(after - before), (0, 0), STILL_SIGMA_PX) for before, after in pairwise(gray)]
+    return np.asarray(flow * (np.stack(changes) >= STILL_LEVELS)[..., None], np.float32)
 
 
 def check_frames(frames: Frames) -> None:

@@ -65,6 +65,17 @@ def test_shuffled_and_trembling_videos_jitter_more_than_ordered_ones() -> None:
     assert trembling == pytest.approx(4.0, abs=0.2)
 
 
+def test_flat_places_that_flicker_by_a_level_do_not_flow() -> None:
+    flicker = np.random.default_rng(1).random((5, SIZE, SIZE, 1)) < 0.1
+    frames = np.broadcast_to(120 + flicker, (5, SIZE, SIZE, 3)).astype(np.uint8)
+    moving = frames.copy()
+    moving[:, 32:64, 32:64] = slide([(k, 0) for k in range(5)])[:, 32:64, 32:64]
+    assert measure_flow_magnitude(DisFlow()(frames)) == 0.0
+    flow = DisFlow()(moving)
+    assert np.linalg.norm(flow[:, 40:56, 40:56], axis=-1).mean() == pytest.approx(1.0, abs=0.25), "what moves stays"
+    assert not flow[:, :16].any()
+
+
 def test_jitter_does_not_depend_on_size_but_on_evenness() -> None:
     flow = np.random.default_rng(0).normal(size=(6, 8, 8, 2)).astype(np.float32)
     assert measure_flow_jitter(flow) == pytest.approx(measure_flow_jitter(7 * flow), rel=1e-5)
@@ -97,7 +108,7 @@ class Wrong(nn.Module):
 def test_a_torchscript_network_gives_its_last_refinement_at_the_frames_size(tmp_path: Path) -> None:
     torch.jit.script(Difference()).save(str(tmp_path / "flow.pt"))
     frames = np.random.default_rng(0).integers(0, 256, (4, 20, 30, 3), dtype=np.uint8)
-    flow = TorchScriptFlow(tmp_path / "flow.pt", batch=2)(frames)
+    flow = TorchScriptFlow(tmp_path / "flow.pt", batch=2)(frames)  # noise changes everywhere: nothing is hushed
     scaled = frames.astype(np.float32) / 127.5 - 1
     assert flow.shape == (3, 20, 30, 2)
     assert np.allclose(flow, np.diff(scaled, axis=0)[..., :2], atol=1e-5)
