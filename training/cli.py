@@ -1,22 +1,44 @@
 """`animato-train`: one command a stage, and `all`. Every command can be stopped and run again; it goes on where it
-stopped."""
+stopped. What goes wrong is said in one sentence on stderr: exit code 1, or 130 after Ctrl-C.
+"""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 import typer
 
-from training.loop import DivergedError, InterruptedRunError
-from training.recipes import RECIPES
-from training.stages import MissingStageError, Run
+from model.errors import ModelError
+from training.adversarial.pictures import Fit
+from training.adversarial.run import place_on_rank
+from training.devices import pick_device
+from training.errors import DataError, InterruptedRunError, TrainingError
+from training.export.bundle import ParityError
+from training.files import tell_full_disk
+from training.jobs import (
+    SHARED_STAGES,
+    Choices,
+    Job,
+    count_processes,
+    is_main_process,
+    list_recipes,
+    open_job,
+    require_fresh,
+)
+from training.plan import describe_plan
+from training.record import describe_device
+from training.stages import MissingStageError
+
+INTERRUPTED = 130
 
 
 class StageName(StrEnum):
     """What can be run."""
 
+    RECIPES = "recipes"
     RENDERS = "renders"
+    GAN = "gan"
     GENERATOR = "generator"
     ENCODER = "encoder"
     LANGUAGE = "language"
@@ -24,34 +46,109 @@ class StageName(StrEnum):
     INVERSION = "inversion"
     MOTION = "motion"
     EXPORT = "export"
+    COMPARE = "compare"
     ALL = "all"
 
 
-app = typer.Typer(add_completion=False, help="Train a domain's models and export them as a bundle.")
+app = typer.Typer(add_completion=False, help="Train a model from renders or from your own pictures, and export it.")
 
 
 @app.command()
 def run(
-    stage: Annotated[StageName, typer.Argument(help="the stage to run, or all of them in order")],
-    recipe: Annotated[str, typer.Option(help=f"one of: {', '.join(RECIPES)}")] = "human-128",
+    stage: Annotated[
+        StageName, typer.Argument(help="the stage to run, all of them in order, or recipes to list those")
+    ],
+    recipe: Annotated[str, typer.Option(help="see `animato-train recipes`")] = "human-128",
     out: Annotated[Path | None, typer.Option(help="run folder (default: runs/RECIPE)")] = None,
-    bundle: Annotated[Path | None, typer.Option(help="where export writes the bundle (default: OUT/bundle)")] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; more than one rarely helps nets this small")] = 1,
+    data: Annotated[Path | None, typer.Option(help="folder or zip of square pictures, for photo recipes")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="where export writes, or what compare judges")] = None,
+    rivals: Annotated[Path | None, typer.Option(help="run folder of the rivals, for compare")] = None,
+    base: Annotated[Path | None, typer.Option(help="rendered run that a rival's parts come from")] = None,
+    clip: Annotated[Path | None, typer.Option(help="folder of a CLIP model: photo recipes without captions")] = None,
+    text: Annotated[Path | None, typer.Option(help="RUN/text of another run, instead of training a text tower")] = None,
+    fit: Annotated[
+        str, typer.Option(help="pictures of other sizes: refuse, or crop (cut the middle, scale)")
+    ] = "refuse",
+    inception: Annotated[Path | None, typer.Option(help="Inception weights, to measure a gan's FID and KID")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; more than one rarely helps small nets", min=1)] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check the inputs and say what would be done")] = False,
+    resume: Annotated[bool, typer.Option(help="go on where an earlier command stopped")] = True,
+    share_text: Annotated[bool, typer.Option(help="export the text tower to `shared` beside the bundle")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="compare on one person and two expressions")] = False,
 ) -> None:
     """Run one stage or all of them."""
-    if recipe not in RECIPES:
-        raise typer.BadParameter(f"no recipe {recipe!r}; there are: {', '.join(RECIPES)}", param_hint="--recipe")
+    known = list_recipes()
+    if stage is StageName.RECIPES:
+        width = max(map(len, known))
+        typer.echo("\n".join(f"{name:{width}}  {about}" for name, about in known.items()))
+        return
+    if recipe not in known:
+        raise typer.BadParameter(f"no recipe {recipe!r}; there are: {', '.join(known)}", param_hint="--recipe")
+    if fit not in ("refuse", "crop"):
+        raise typer.BadParameter(f"{fit!r} is neither refuse nor crop", param_hint="--fit")
     torch.set_num_threads(threads)
-    folder = out or Path("runs") / recipe
-    training = Run(RECIPES[recipe], folder, report=typer.echo)
+    choices = Choices(recipe, out, data, bundle, base, clip, text, inception, cast("Fit", fit), share_text)
     try:
-        if stage in (StageName.EXPORT, StageName.ALL):
-            getattr(training, stage.value)(bundle or folder / "bundle")
-        else:
-            getattr(training, stage.value)()
-    except (DivergedError, InterruptedRunError, MissingStageError) as error:
-        typer.echo(f"animato-train: {error}", err=True)
-        raise typer.Exit(130 if isinstance(error, InterruptedRunError) else 1) from error
+        with tell_full_disk(choices.folder):
+            if stage is StageName.COMPARE:
+                _compare(choices, rivals, quick)
+            else:
+                _run(stage.value, choices, device, dry_run, resume)
+    except (TrainingError, MissingStageError, ParityError, ModelError) as error:
+        _fail(str(error), INTERRUPTED if isinstance(error, InterruptedRunError) else 1)
+    except KeyboardInterrupt:
+        _fail("stopped; run the same command to go on", INTERRUPTED)
+    except torch.OutOfMemoryError as error:
+        _fail(f"the GPU's memory is full ({str(error).splitlines()[0]}); choose a recipe with a smaller batch", 1)
+    except OSError as error:
+        _fail(f"{error.filename or choices.folder}: {error.strerror or error}", 1)
+
+
+def _fail(sentence: str, code: int) -> None:
+    typer.echo(f"animato-train: {' '.join(sentence.split())}", err=True)
+    raise typer.Exit(code)
+
+
+def _report(line: str) -> None:
+    if is_main_process():
+        typer.echo(line)
+
+
+def _compare(choices: Choices, rivals: Path | None, quick: bool) -> None:
+    from training.compare.comparison import run as compare
+
+    if choices.bundle is None:
+        raise DataError("compare needs a bundle: give --bundle DIR")
+    compare(choices.bundle, rivals, choices.out or Path("out") / "compare", quick=quick, report=_report)
+
+
+def _run(stage: str, choices: Choices, device_name: str, dry_run: bool, resume: bool) -> None:
+    try:
+        device = place_on_rank(pick_device(device_name))
+    except (ValueError, RuntimeError) as error:  # torch raises RuntimeError for a name that is no device
+        raise DataError(str(error).splitlines()[0]) from error
+    job = open_job(choices, _report, device)
+    assert job is not None, choices.recipe
+    _check_stage(job, stage, choices.recipe)
+    if not resume:
+        require_fresh(job, stage)
+    if not dry_run:
+        job.run(stage)
+        return
+    _report(f"{stage} of {choices.recipe} in {choices.folder} on {describe_device(device)}; nothing is trained now")
+    for line in (*job.check(stage), "stages:", *describe_plan(job.plan(), job.folder)):
+        _report(line)
+
+
+def _check_stage(job: Job, stage: str, recipe: str) -> None:
+    if stage != "all" and stage not in job.stages:
+        raise DataError(f"{recipe} has no stage {stage}: its stages are {', '.join(job.stages)}")
+    if count_processes() > 1 and (stage not in SHARED_STAGES or job.kind == "rendered"):
+        raise DataError(
+            f"torchrun shares {' and '.join(SHARED_STAGES)} of picture recipes among processes, and nothing else; run "
+            f"{stage} without it"
+        )
 
 
 def main() -> None:

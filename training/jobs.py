@@ -1,0 +1,356 @@
+"""The four kinds of runs behind one command: which stages a recipe has, what each would do, and doing it.
+
+rendered (training.stages.Run) · photos (training.photos.run.PhotoRun) · gan (adversarial training alone) · rival (what
+our motion is compared with, on a rendered run's parts). Must not import: services, worker, cli.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+
+from training.adversarial.command import choose_features
+from training.adversarial.pictures import Fit, describe_set, require_enough
+from training.adversarial.run import train_gan
+from training.adversarial.stage import check_recipe
+from training.baselines.runs import RIVALS, AnyRecipe, Comparison
+from training.devices import CPU
+from training.errors import DataError, TrainingError
+from training.loop import CHECKPOINT, Report
+from training.photos.pictures import fingerprint, open_set
+from training.photos.run import PhotoRun
+from training.plan import StagePlan, count_gan, plan_photos, plan_rendered, plan_stage
+from training.recipes import RECIPES
+from training.recipes.adversarial import ADVERSARIAL_RECIPES, AdversarialRecipe
+from training.recipes.baselines import MAPPER_RECIPES, MOCOGAN_HD_RECIPES, MapperRecipe
+from training.recipes.paper import PAPER_RECIPES, PaperRecipe
+from training.recipes.photos import PHOTO_RECIPES
+from training.record import read_record, write_record
+from training.stages import Run
+
+RIVAL_RECIPES: dict[str, AnyRecipe] = {**PAPER_RECIPES, **MAPPER_RECIPES, **MOCOGAN_HD_RECIPES}
+SHARED_STAGES = ("gan", "inversion")
+"""What several processes of torchrun share."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a command line chose."""
+
+    recipe: str
+    out: Path | None = None
+    data: Path | None = None
+    bundle: Path | None = None
+    base: Path | None = None
+    clip: Path | None = None
+    text: Path | None = None
+    inception: Path | None = None
+    fit: Fit = "refuse"
+    share_text: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.out or Path("runs") / self.recipe
+
+
+class Job(Protocol):
+    """One recipe in one folder."""
+
+    kind: str
+    folder: Path
+    stages: tuple[str, ...]  # in order, `all` and compare left out
+
+    def check(self, stage: str) -> list[str]:
+        """Look at what a stage (or `all`) needs; lines that describe it. Nothing is written or trained.
+
+        Raises: TrainingError with what is wrong and where.
+        """
+
+    def plan(self) -> list[StagePlan]:
+        """Give every stage's state."""
+
+    def run(self, stage: str) -> None:
+        """Run a stage, or `all` of them."""
+
+
+def count_processes() -> int:
+    """Give the number of processes that torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Say whether this is the process that speaks and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say_command() -> str:
+    """Give the command line as somebody would type it."""
+    return shlex.join(["animato-train", *sys.argv[1:]])
+
+
+class RenderedJob:
+    """A rendered domain: everything from the renderer."""
+
+    kind = "rendered"
+    stages: tuple[str, ...] = (
+        *("renders", "generator", "encoder", "language", "embedding", "inversion", "motion", "export"),
+    )
+
+    def __init__(self, choices: Choices, report: Report, device: torch.device = CPU) -> None:
+        if choices.data is not None:
+            raise DataError(f"{choices.recipe} learns from the renderer: --data is for {', '.join(PHOTO_RECIPES)}")
+        self.choices, self.folder, self.device = choices, choices.folder, device
+        self._run = Run(RECIPES[choices.recipe], self.folder, report, device)
+
+    def check(self, stage: str) -> list[str]:
+        """Name domain and sizes."""
+        recipe = self._run.recipe
+        return [f"{recipe.name}: the rendered domain {recipe.domain} at {recipe.resolution} px"]
+
+    def plan(self) -> list[StagePlan]:
+        """Give every stage's state."""
+        return plan_rendered(self._run)
+
+    def run(self, stage: str) -> None:
+        """Run a stage, or all of them."""
+        recipe = self._run.recipe
+        write_record(self.folder, recipe, say_command(), self.device, _describe_renders(recipe))
+        for name in self.stages if stage == "all" else (stage,):
+            if name == "export":
+                self._run.export(self.choices.bundle or self.folder / "bundle", self.choices.share_text)
+            else:
+                _speak_values(getattr(self._run, name))
+
+
+def _describe_renders(recipe: Any) -> dict[str, Any]:
+    renders = recipe.renders
+    marks = (recipe.domain, renders.count, renders.seed, renders.expressed, renders.expressed_seed)
+    return {"path": f"renderer: {recipe.domain}", "fingerprint": repr(marks), "pictures": renders.count}
+
+
+def _speak_values(act: Callable[[], object]) -> None:
+    """Turn the one plain error of pools and recipes into a training error: its words are a sentence already."""
+    try:
+        act()
+    except ValueError as error:
+        raise DataError(str(error)) from error
+
+
+class PhotoJob:
+    """Somebody's own pictures: from a folder to a bundle."""
+
+    kind = "photos"
+
+    def __init__(self, choices: Choices, report: Report, device: torch.device = CPU) -> None:
+        self.choices, self.folder, self.device, self.report = choices, choices.folder, device, report
+        # what an earlier command chose need not be said again
+        record = read_record(self.folder)
+        known, options = record.get("data") or {}, record.get("options", {})
+        self.options = {
+            "clip": _say_path(choices.clip) or options.get("clip"),
+            "text": _say_path(choices.text) or options.get("text"),
+            "fit": choices.fit if choices.fit != "refuse" else options.get("fit", "refuse"),
+        }
+        data = choices.data or (Path(known["path"]) if known else None)
+        clip, text = (Path(path) if path else None for path in (self.options["clip"], self.options["text"]))
+        self._run = PhotoRun(
+            PHOTO_RECIPES[choices.recipe],
+            self.folder,
+            data,
+            report,
+            device,
+            clip=clip,
+            text=text,
+            fit=cast("Fit", self.options["fit"]),
+            features=choose_features(choices.inception, None),
+        )
+        self.stages: tuple[str, ...] = (*self._run.stages, "export")  # with CLIP there is no tower to train
+
+    def check(self, stage: str) -> list[str]:
+        """Open the pictures and read what is said of them."""
+        run, lines = self._run, []
+        if stage == "export":
+            return [f"{run.recipe.name}: the bundle of {self.folder}"]
+        pictures = run.pictures()
+        lines.append(describe_set(pictures, run.recipe.gan.mirrored))
+        require_enough(pictures, run.recipe.gan.batch)
+        _speak_values(lambda: check_recipe(run.recipe.gan, count_processes()))
+        if run.clip is not None:
+            if not (run.clip / "config.json").exists():
+                raise DataError(f"{run.clip} is no CLIP folder: it holds no config.json")
+            lines.append(f"sentences and pictures meet in the CLIP of {run.clip}")
+        elif stage in ("all", "embedding"):
+            captions = run.captions()
+            lines.append(f"captions: {len(captions.texts)} labels, an image tower of our own will learn them")
+        return lines
+
+    def plan(self) -> list[StagePlan]:
+        """Give every stage's state."""
+        return plan_photos(self._run)
+
+    def run(self, stage: str) -> None:
+        """Run a stage, or all of them."""
+        run = self._run
+        if stage != "export":
+            pictures = run.pictures()
+            require_enough(pictures, run.recipe.gan.batch)
+            _speak_values(lambda: check_recipe(run.recipe.gan, count_processes()))
+            assert run.data is not None
+            self._record(str(run.data.resolve()), fingerprint(pictures), len(pictures))
+        directory = self.choices.bundle or self.folder / "bundle"
+        if stage == "all":
+            run.all(directory, self.choices.share_text)
+        elif stage == "export":
+            run.export(directory, self.choices.share_text)
+        else:
+            run.stages[stage]()
+
+    def _record(self, path: str, mark: str, count: int) -> None:
+        if is_main_process():
+            data = {"path": path, "fingerprint": mark, "pictures": count}
+            write_record(self.folder, self._run.recipe, say_command(), self.device, data, self.options)
+
+
+def _say_path(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve())
+
+
+class GanJob:
+    """Adversarial training alone."""
+
+    kind = "gan"
+    stages: tuple[str, ...] = ("gan",)
+
+    def __init__(self, choices: Choices, report: Report, device: torch.device = CPU) -> None:
+        self.recipe: AdversarialRecipe = ADVERSARIAL_RECIPES[choices.recipe]
+        self.choices, self.folder, self.device, self.report = choices, choices.folder, device, report
+
+    def check(self, stage: str) -> list[str]:
+        """Open the pictures."""
+        if self.choices.data is None:
+            raise DataError("which pictures? give --data FOLDER or --data FILE.zip")
+        pictures = open_set(self.choices.data, self.recipe.resolution, self.choices.fit)
+        require_enough(pictures, self.recipe.batch)
+        _speak_values(lambda: check_recipe(self.recipe, count_processes()))
+        return [describe_set(pictures, self.recipe.mirrored)]
+
+    def plan(self) -> list[StagePlan]:
+        """Give the stage's state."""
+        return [plan_stage(self.folder / "gan", self.recipe.steps, count_gan(self.recipe))]
+
+    def run(self, stage: str) -> None:
+        """Train."""
+        if self.choices.data is None:
+            raise DataError("which pictures? give --data FOLDER or --data FILE.zip")
+        pictures = open_set(self.choices.data, self.recipe.resolution, self.choices.fit)
+        if is_main_process():
+            data = {"path": pictures.name, "fingerprint": fingerprint(pictures), "pictures": len(pictures)}
+            write_record(self.folder, self.recipe, say_command(), self.device, data)
+        features = choose_features(self.choices.inception, None)
+        _speak_values(
+            lambda: train_gan(
+                self.recipe, pictures, self.folder, device=self.device, features=features, report=self.report
+            )
+        )
+
+
+class RivalJob:
+    """A baseline or the paper's motion on a rendered run's parts."""
+
+    kind = "rival"
+    stages: tuple[str, ...] = ("motion",)
+
+    def __init__(self, choices: Choices, report: Report, device: torch.device = CPU) -> None:
+        self.recipe = RIVAL_RECIPES[choices.recipe]
+        self.choices, self.device, self.report = choices, device, report
+        self.folder = choices.out or Path("runs") / "rivals"
+        self.name = next((name for name, recipe in RIVALS.items() if recipe is self.recipe), None) or (
+            f"{choices.recipe}-published" if choices.recipe in RIVALS else choices.recipe
+        )
+
+    def check(self, stage: str) -> list[str]:
+        """Name the run that the parts come from."""
+        base = self._open_base()
+        return [f"{self.name} on the parts of {base.folder} ({base.recipe.name})"]
+
+    def plan(self) -> list[StagePlan]:
+        """Give the rival's state."""
+        return [plan_stage(self.folder / self.name, self.recipe.steps)]
+
+    def run(self, stage: str) -> None:
+        """Train the rival."""
+        comparison = Comparison(self._open_base(), self.folder, self.device, self.report)
+        comparison.train(self.name, self.recipe)
+
+    def _open_base(self) -> Run:
+        base = self.choices.base
+        if base is None:
+            raise DataError(f"{self.choices.recipe} stands on a rendered run's parts: give --base RUN")
+        name = read_record(base).get("recipe", base.name)
+        if name not in RECIPES:
+            raise DataError(f"{base} is no rendered run: its run.json names no rendered recipe")
+        return Run(RECIPES[name], base, self.report)
+
+
+KINDS: tuple[tuple[Callable[..., Job], Any], ...] = (
+    (RenderedJob, RECIPES),
+    (PhotoJob, PHOTO_RECIPES),
+    (GanJob, ADVERSARIAL_RECIPES),
+    (RivalJob, RIVAL_RECIPES),
+)
+"""What runs a recipe; the first kind that knows its name."""
+
+
+def open_job(choices: Choices, report: Report, device: torch.device) -> Job | None:
+    """Give the job of a recipe; None where no kind knows it.
+
+    Raises: DataError where choices don't fit together.
+    """
+    for build, recipes in KINDS:
+        if choices.recipe in recipes:
+            return build(choices, report, device)
+    return None
+
+
+def list_recipes() -> dict[str, str]:
+    """Give every recipe's name and what it is for."""
+    found = {
+        name: f"the rendered domain {recipe.domain} at {recipe.resolution} px, from renders to a bundle"
+        for name, recipe in RECIPES.items()
+    }
+    found["smoke"] = "every stage of a rendered domain for a few steps, in seconds; its faces are fog"
+    found |= {name: recipe.about for name, recipe in PHOTO_RECIPES.items()}
+    for name, gan in ADVERSARIAL_RECIPES.items():
+        found.setdefault(name, f"adversarial training alone at {gan.resolution} px")
+    for name, rival in RIVAL_RECIPES.items():
+        found.setdefault(name, _describe_rival(name, rival))
+    return found
+
+
+def _describe_rival(name: str, recipe: AnyRecipe) -> str:
+    if isinstance(recipe, PaperRecipe):
+        without = name.partition("-no-")[2].replace("-", " ")
+        return f"the paper's motion{f' without its {without} loss' if without else ''}, on the parts of --base RUN"
+    what = "StyleCLIP's interpolation" if isinstance(recipe, MapperRecipe) else "MoCoGAN-HD"
+    return f"{what}, on the parts of --base RUN"
+
+
+def require_fresh(job: Job, stage: str) -> None:
+    """Refuse to begin anew where something was trained already.
+
+    Raises: DataError that names the folder.
+    """
+    folders = {"renders": "renders", "language": "text"}
+    for name in job.stages if stage == "all" else (stage,):
+        folder = job.folder / folders.get(name, name)
+        if any((folder / mark).exists() for mark in (CHECKPOINT, "pool.json", "tower.safetensors")):
+            raise TrainingError(
+                f"{folder} holds what an earlier command made; --no-resume begins in an empty folder only: choose "
+                "another --out, or move that folder away"
+            )
