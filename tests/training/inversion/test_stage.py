@@ -183,6 +183,27 @@ def test_half_precision_trains(parts):
     assert np.isfinite(list(stage.advance(4).values())).all()
 
 
+def test_every_picture_comes_as_it_is_and_mirrored_in_two_rounds(parts):
+    pictures = draw_set(parts, 8, 1)
+    stage = EncoderStage(TINY, parts, pictures, pictures)
+    seen = torch.cat([stage._read(step) for step in range(4)])  # 16 of 8 pictures
+    plain = to_pictures(pictures.pictures, parts.device)
+    for wanted in (*plain, *plain.flip(3)):
+        assert sum(torch.equal(picture, wanted) for picture in seen) == 1
+
+
+def test_the_judges_gradient_is_held_down_every_few_steps(parts):
+    pictures = draw_set(parts, 8, 1)
+    weights = []
+    for gamma in (0.0, 100.0):
+        stage = EncoderStage(dataclasses.replace(TINY, r1_gamma=gamma), parts, pictures, pictures)
+        for step in (1, 2):  # r1_every is 2
+            stage.advance(step)
+            weights.append(stage.judge.out.weight.detach().clone())
+    assert torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[1], weights[3])
+
+
 def test_figures_of_equal_pictures(parts):
     truth = to_pictures(draw_set(parts, 2, 3).pictures, parts.device)
     figures = measure_reconstruction(truth, truth, parts.describe, parts.identity)

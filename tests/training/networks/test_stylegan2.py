@@ -139,6 +139,7 @@ def test_size_of_z_does_not_matter_but_class_does():
     generator = build_z_generator(8, (4, 4), z_dim=5, w_dim=6, c_dim=3, mapping_layers=2)
     z, c = torch.randn(2, 5), torch.eye(3)[:2]
     torch.testing.assert_close(generator.mapping(z, c), generator.mapping(7 * z, c))
+    torch.testing.assert_close(generator.mapping(z, c), generator.mapping(z, 7 * c))
     assert not torch.allclose(generator.mapping(z, c), generator.mapping(z, c.flip(0)))
     with pytest.raises(AssertionError, match="conditional"):
         generator.mapping(z)
@@ -235,6 +236,8 @@ def test_noise_may_be_given():
         asked.append(tuple(x.shape))
         return kept.get(x.shape[-1], torch.zeros(1, 1, 4, 4))
 
+    alike = generator.synthesis(ws[:1].expand(2, -1, -1), noise_mode="random")
+    assert not torch.allclose(alike[0], alike[1])  # every picture has noise of its own
     drawn = generator(torch.randn(2, 5), noise_mode=give)
     assert asked == [(2, 4, 4, 4), (2, 4, 8, 8), (2, 4, 8, 8)]
     assert not torch.allclose(generator.synthesis(ws, noise_mode=give), generator.synthesis(ws, noise_mode="none"))
