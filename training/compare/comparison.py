@@ -17,7 +17,7 @@ from training.compare.report import Outcome, write_report
 from training.compare.trials import Bench, Trial
 from training.errors import DataError
 from training.evaluate import COMPOUND_KEY, HELD_OUT_PHRASES, STILL_KEYS, Judge, held_out_people
-from training.faces.domains import Domain, find_domain
+from training.faces.domains import Domain
 from training.faces.expressions import EXPRESSIONS, GATE_NAMES
 from training.metrics.flow import open_flow
 
@@ -184,18 +184,18 @@ def run(
     cv2.setNumThreads(1)
     animator, towers = open_bundle(bundle)
     try:
-        domain = find_domain(animator.manifest.domain)
-    except ValueError as error:
+        judge = Judge(animator.manifest.domain)
+    except ValueError as error:  # no renderer, or no reader made for its pictures
         raise DataError(
-            f"{bundle} is of the domain '{animator.manifest.domain}', which has no renderer: without true renders "
-            "there is no progress to compare at."
+            f"{bundle} can't be judged: {error}. Without true renders and their reader there is no progress to compare "
+            "at."
         ) from error
-    listed = read_phrases(phrases, domain)
+    listed = read_phrases(phrases, judge.domain)
     if quick:
         listed = dict(list(listed.items())[:QUICK_EXPRESSIONS])
     methods = open_methods(animator, rivals)
     report(f"{animator.manifest.id}: {', '.join(method.name for method in methods)}")
-    outcome = compare_methods(settings, animator, towers, domain, methods, listed, report)
+    outcome = compare_methods(settings, animator, towers, judge, methods, listed, report)
     write_report(outcome)
     report(f"report: {out / 'report.md'}, {out / 'report.html'}, {out / 'results.json'}")
     return outcome
@@ -205,16 +205,16 @@ def compare_methods(
     settings: Settings,
     animator: Animator,
     towers: BundleTowers,
-    domain: Domain,
+    judge: Judge,
     methods: Sequence[Method],
     phrases: Mapping[str, Sequence[str]],
     report: Callable[[str], None] = print,
 ) -> Outcome:
     """Try every method, and the renderer, on all cases; ours is the first method."""
-    shown = [*methods, Renderer(domain, animator.manifest.resolution)]
-    cases = build_cases(animator, domain, phrases, settings.people, settings.frames)
+    shown = [*methods, Renderer(judge.domain, animator.manifest.resolution)]
+    cases = build_cases(animator, judge.domain, phrases, settings.people, settings.frames)
     flow = open_flow(settings.flow_weights)
-    bench = Bench(animator, domain, FrameReader(Judge()), towers, flow, settings.level)
+    bench = Bench(animator, judge.domain, FrameReader(judge), towers, flow, settings.level)
     bench.strips = {number for number in range(len(cases)) if number % settings.people == 0}
     clock = Clock(report, len(cases))
     trials: list[Trial] = []

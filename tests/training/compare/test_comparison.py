@@ -69,7 +69,7 @@ def outcome(opened: tuple[Animator, BundleTowers], tmp_path_factory: pytest.Temp
     settings = Settings(BUNDLE, None, tmp_path_factory.mktemp("report"), people=1, frames=FRAMES)
     methods = [Ours(animator), *(ScaledRival(rival, animator) for rival in add_rivals(animator))]
     lines: list[str] = []
-    outcome = compare_methods(settings, animator, towers, HUMAN, methods, PHRASES, lines.append)
+    outcome = compare_methods(settings, animator, towers, Judge("human"), methods, PHRASES, lines.append)
     assert lines[0].startswith("1/2 faces and sentences")
     assert lines[-1] == "2/2 faces and sentences, 0:00 left"
     write_report(outcome)
@@ -101,7 +101,7 @@ def test_a_rival_that_does_not_listen_is_compared_at_an_equal_amount(outcome: Ou
 def test_a_motion_too_small_even_for_that_is_said_to_fall_short(opened: tuple[Animator, BundleTowers]) -> None:
     animator, towers = opened
     still = Rival("mocogan-hd", "hardly moves", lambda p, s, frames, seed: np.full((frames, 12, 128), 1e-3, np.float32))
-    bench = Bench(animator, HUMAN, FrameReader(Judge()), towers, DisFlow(), 0.6)
+    bench = Bench(animator, HUMAN, FrameReader(Judge("human")), towers, DisFlow(), 0.6)
     case = build_cases(animator, HUMAN, {"smiling": ["smiling"]}, 1, FRAMES)[0]
     mine, theirs = bench.try_case(0, case, [Ours(animator), ScaledRival(still, animator)])
     assert mine.how == "progress"
