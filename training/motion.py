@@ -18,6 +18,7 @@ from training.faces.captions import Caption, sample_caption
 from training.faces.expressions import CYCLIC, EXPRESSIONS
 from training.faces.parameters import EXPRESSION_FACTORS, FACTOR_MEANS, HALF_RANGES, NUM_EXPRESSION, Z_DIM
 from training.losses import relative_motion_loss
+from training.motion_pictures import PictureLosses, wants_pictures
 from training.networks.encoder import ImageTower
 from training.networks.motion import MotionNetwork, envelopes
 from training.networks.stylegan2 import FactorMapping
@@ -25,6 +26,8 @@ from training.optimizers import schedule
 from training.recipes import MotionRecipe
 
 MAX_TARGETS = 3
+LEAST_INTENSITY = 0.5
+"""Below it a drawn change is too small to have a direction."""
 
 
 class Targets(NamedTuple):
@@ -112,8 +115,15 @@ class MotionStage:
         embed_texts: EmbedTexts,
         faces: Sequence[Features],
         num_ws: int,
+        pictures: PictureLosses | None = None,
     ) -> None:
-        """`faces`: stored features of the pictures that are to be moved; the first 200 of each are held out."""
+        """`faces`: stored features of the pictures that are to be moved; the first 200 of each are held out.
+
+        `pictures`: losses on drawn frames, where the recipe asks for them.
+        """
+        if wants_pictures(recipe) and pictures is None:
+            raise ValueError("the recipe asks for losses on drawn frames: give PictureLosses")
+        self.pictures = pictures if wants_pictures(recipe) else None
         torch.manual_seed(recipe.seed)
         self.recipe, self.steps, self.ema_decay = recipe, recipe.steps, recipe.ema_decay
         self.network = build_motion_network(recipe, mapping, tower.out.out_features, num_ws)
@@ -163,7 +173,40 @@ class MotionStage:
         kept = (read - self.factors[rows]).square()
         kept = kept[:, :NUM_EXPRESSION].mean() + 0.3 * kept[:, NUM_EXPRESSION:].mean()
         loss = follow + self.recipe.read_weight * kept
-        return loss, {"follow": float(follow.detach()), "kept": float(kept.detach())}
+        figures = {"follow": float(follow.detach()), "kept": float(kept.detach())}
+        if self.pictures is not None and step % self.recipe.picture_every == 0:
+            drawn = self._look(self.pictures, read.detach(), change, chosen, rows, intensity, progress)
+            loss = loss + sum(drawn.values())
+            figures |= {name: float(value.detach()) for name, value in drawn.items()}
+        return loss, figures
+
+    def _look(
+        self,
+        pictures: PictureLosses,
+        read: Tensor,
+        change: Tensor,
+        chosen: Tensor,
+        rows: Tensor,
+        intensity: Tensor,
+        progress: Tensor,
+    ) -> dict[str, Tensor]:
+        """Give the losses on drawn frames of a few faces that are asked to move: the last frame, or a wink's top.
+
+        Shapes: read [N,Z_DIM], change [N,T,moved], chosen [N] of the captions, rows [N] of the faces, intensity [N],
+        progress [N,T].
+        """
+        targets = self.targets.take(chosen)
+        moving = (targets.strengths.sum(1) > 0) & (intensity > LEAST_INTENSITY)
+        some = moving.nonzero()[: self.recipe.picture_batch, 0]
+        if not len(some):
+            return {}
+        passing = (targets.cyclic * targets.strengths).sum(1)[some] > 0
+        top = (progress[some] - 0.5).abs().argmin(1)
+        frame = torch.where(passing, top, torch.full_like(top, progress.shape[1] - 1))
+        still = torch.zeros_like(change[some, :1])
+        reached = torch.cat([still, change[some, frame][:, None]], 1)
+        delta_ws = self.network.map(read[some], reached)[:, 1]
+        return pictures(self.factors[rows][some], delta_ws, self.texts[chosen][some])
 
     @torch.no_grad()
     def evaluate(self, ema: nn.ModuleDict) -> dict[str, float]:

@@ -313,14 +313,20 @@ class Run:
         return InversionStage(self.recipe.inversion, parts, self.pool(), self.held_out_pool(), size_px, self.device)
 
     def _build_motion_stage(self) -> Stage:
+        from training.export.graphs import IdentityGraph
         from training.motion import MotionStage
+        from training.motion_pictures import NEUTRAL_SENTENCES, PictureLosses, wants_pictures
 
-        trunk, _ = self.load_trunk()
+        trunk, head = self.load_trunk()
         generator, stored = self.load_generator(), self.features()
         faces = [stored["expressed"], stored["varied"]]
-        tower = self.load_tower(trunk)
+        tower, embed_texts, recipe = self.load_tower(trunk), self.embed_texts(), self.recipe.motion
+        pictures = None
+        if wants_pictures(recipe):
+            neutral = nn.functional.normalize(embed_texts(NEUTRAL_SENTENCES).mean(0), dim=0)
+            pictures = PictureLosses(recipe, generator, tower, IdentityGraph(trunk, head), neutral)
         num_ws = generator.synthesis.num_ws
-        return MotionStage(self.recipe.motion, generator.mapping, tower, self.embed_texts(), faces, num_ws)
+        return MotionStage(recipe, generator.mapping, tower, embed_texts, faces, num_ws, pictures)
 
     def _hash_text(self) -> str:
         tower = self.folder / "text" / "tower.safetensors"

@@ -103,6 +103,12 @@ class MotionRecipe:
     face_noise: float = 0.1
     floor: float = 0.15  # of the mean teacher's size, under the divisor of the loss
     read_weight: float = 2.0
+    # light losses on drawn frames (training/motion_pictures.py); all 0: nothing is drawn
+    direction_weight: float = 0.0  # language direction, at most 0.1
+    identity_weight: float = 0.0
+    off_face_weight: float = 0.0
+    picture_batch: int = 4  # faces drawn, still and moved
+    picture_every: int = 4  # steps
     lr: float = 5e-3
     ema_decay: float = 0.997
     seed: int = 5
