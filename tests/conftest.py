@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ from tests.servers import (  # noqa: F401 - fixtures
     queue_server,
     s3_server,
 )
+
+
+def pytest_configure() -> None:
+    """Let the commands that tests start be interrupted: whoever runs in the background is born deaf to Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
