@@ -12,7 +12,7 @@ table { border-collapse: collapse; margin: 1em 0; font-size: 13px; font-variant-
 th, td { border: 1px solid #ddd; padding: 4px 8px; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; white-space: normal; }
 th { background: #f4f4f4; white-space: normal; } img { max-width: 100%; }
-.PASS { color: #1a7f37; font-weight: 600; } .FAIL, .NOT { color: #b3261e; font-weight: 600; }
+.PASS { color: #1a7f37; font-weight: 600; } .FAIL, .NOT, .UNFINISHED { color: #b3261e; font-weight: 600; }
 """
 
 
@@ -108,5 +108,5 @@ def to_html(blocks: Sequence[Block]) -> str:
 
 def html_cell(cell: str) -> str:
     """Write a table's cell; verdicts get their colour."""
-    verdict = cell.split(" ", 1)[0] if cell in ("PASS", "FAIL", "NOT MEASURED") else ""
+    verdict = cell.split(" ", 1)[0] if cell in ("PASS", "FAIL", "NOT MEASURED", "UNFINISHED") else ""
     return f"<td class='{verdict}'>{escape(cell)}</td>" if verdict else f"<td>{escape(cell)}</td>"

@@ -84,6 +84,20 @@ FIGURES = (
     ),
     Figure("flow", "flow, px", "", ("flow",), "mean length of the optical flow between adjacent frames, px a frame"),
     Figure(
+        "flow_asked",
+        "flow where asked, px",
+        "",
+        ("flow_asked",),
+        "the same, only where the true render of this person changes with this expression",
+    ),
+    Figure(
+        "flow_elsewhere",
+        "flow elsewhere, px",
+        "less",
+        ("flow_elsewhere",),
+        "the same everywhere else: hair, clothes, background and what nobody asked for",
+    ),
+    Figure(
         "jitter",
         "flow jitter",
         "less",
@@ -141,12 +155,14 @@ def measure_video(
     judged: Judged,
     truth: npt.NDArray[np.float32],
     flow: Flow,
+    asked_places: npt.NDArray[np.bool_],
     towers: Towers,
     sentence: str,
 ) -> Row:
     """Measure one video against the still face it began from.
 
-    Shapes: frames [T,H,W,3], still [1,H,W,3], truth [2,15] of the judged expression, flow [T-1,H,W,2].
+    Shapes: frames [T,H,W,3], still [1,H,W,3], truth [2,15] of the judged expression, flow [T-1,H,W,2],
+    asked_places [H,W].
     """
     shown = np.concatenate([still_reading.factors, reading.factors[judged.frame : judged.frame + 1]])
     outside, asked = measure.measure_change(shown, 1, judged.expression)
@@ -162,6 +178,8 @@ def measure_video(
         "direction": float(direction[0]),
         "reading_direction": cosine(shown[1] - shown[0], truth[1] - truth[0]),
         "flow": measure_flow_magnitude(flow),
+        "flow_asked": measure_flow_magnitude(flow[:, asked_places]) if asked_places.any() else 0.0,
+        "flow_elsewhere": measure_flow_magnitude(flow[:, ~asked_places]) if not asked_places.all() else 0.0,
         "tremble": measure_flow_tremble(flow),
         "acd": measure_acd(reading.identity),
         "ms_ssim": measure_adjacent(to_pictures(frames), ms_ssim),

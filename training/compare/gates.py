@@ -19,8 +19,8 @@ FIGURES_BY_KEY = {figure.key: figure for figure in FIGURES}
 class Gate:
     """One statement, and whether it holds.
 
-    `state` is "PASS", "FAIL" or "NOT MEASURED"; `ours` and `theirs` are means over the same videos; `error` is the
-    standard error of their difference (of the ratio where a ratio is asked for).
+    `state` is "PASS", "FAIL", "NOT MEASURED", or "UNFINISHED" where the rival is still in training; `ours` and `theirs`
+    are means over the same videos; `error` is the standard error of their difference (or ratio, where that is asked).
     """
 
     statement: str
@@ -64,18 +64,22 @@ RULES = (
     Rule("acd", MOCOGAN, "below"),
     Rule("reading_direction", INTERPOLATION, "above", extra=True),
     Rule("reading_direction", MOCOGAN, "above", extra=True),
+    Rule("flow_asked", INTERPOLATION, "times", extra=True),
 )
 
 
-def judge_gate(rule: Rule, ours: Sequence[Row], theirs: Sequence[Row]) -> Gate:
-    """Judge one rule over paired videos: row i of both is the same face, sentence and seed."""
+def judge_gate(rule: Rule, ours: Sequence[Row], theirs: Sequence[Row], finished: bool = True) -> Gate:
+    """Judge one rule over paired videos: row i of both is the same face, sentence and seed.
+
+    A rival that is not `finished` is measured, but to be ahead of it is no verdict.
+    """
     assert len(ours) == len(theirs)
     if not ours:
         return Gate(rule.statement(), "NOT MEASURED", rule.rival, extra=rule.extra)
     figure = FIGURES_BY_KEY[rule.figure]
     mine, other = combine(figure, ours), combine(figure, theirs)
     holds = {"above": mine > other, "below": mine < other, "times": mine >= FLOW_RATIO * other}[rule.kind]
-    state = "PASS" if holds else "FAIL"
+    state = ("PASS" if holds else "FAIL") if finished else "UNFINISHED"
     error = paired_error(figure, ours, theirs, ratio=rule.kind == "times")
     return Gate(rule.statement(), state, rule.rival, mine, other, error, len(ours), rule.extra)
 

@@ -55,6 +55,7 @@ class Method(Protocol):
     name: str
     title: str
     max_scale: float
+    finished: bool
 
     def film(self, case: Case, scale: float) -> Frames:
         """Draw a case's video → [T,H,W,3] uint8 RGB."""
@@ -93,7 +94,7 @@ def draw(animator: Animator, face: Face, delta_ws: Deltas) -> Frames:
 class Ours:
     """The bundle as it is served."""
 
-    name, title, max_scale = "ours", "ours (this bundle)", MAX_INTENSITY
+    name, title, max_scale, finished = "ours", "ours (this bundle)", MAX_INTENSITY, True
 
     def __init__(self, animator: Animator) -> None:
         self.animator = animator
@@ -115,8 +116,11 @@ class ScaledRival:
 
     max_scale = MAX_RIVAL_SCALE
 
-    def __init__(self, rival: Rival, animator: Animator) -> None:
-        self.name, self.title, self.animator, self._rival = rival.name, rival.title, animator, rival
+    def __init__(self, rival: Rival, animator: Animator, training: str = "") -> None:
+        """`training`: how far an unfinished rival is, "" for a finished one."""
+        self.name, self.animator, self._rival = rival.name, animator, rival
+        self.finished = not training
+        self.title = rival.title if self.finished else f"{rival.title} ({training})"
         self._last: tuple[int, Deltas] | None = None
 
     def film(self, case: Case, scale: float) -> Frames:
@@ -145,7 +149,7 @@ class ScaledRival:
 class Renderer:
     """The truth: the domain's renderer draws the asked expression, rising with a smoothstep (winks: up and back)."""
 
-    name, title, max_scale = "renderer", "renderer (the truth)", 1.0
+    name, title, max_scale, finished = "renderer", "renderer (the truth)", 1.0, True
 
     def __init__(self, domain: Domain, size_px: int) -> None:
         self.domain, self.size_px = domain, size_px
@@ -188,5 +192,16 @@ def open_methods(animator: Animator, rivals: Path | None) -> list[Method]:
                 f"The rivals in {rivals} were trained on the parts of recipe {base}, and the bundle is of recipe "
                 f"{mine}: their motions mean nothing to its generator. Train them on the bundle's own run."
             )
-        methods += [ScaledRival(rival, animator) for rival in open_rivals(rivals)]
+        methods += [ScaledRival(rival, animator, tell_training(rivals, rival.name)) for rival in open_rivals(rivals)]
     return methods
+
+
+def tell_training(rivals: Path, name: str) -> str:
+    """Say how far a rival's training is, as in "40 of 240 steps"; "" where it is finished or needs none."""
+    from training.baselines.runs import RIVALS
+    from training.loop import CHECKPOINT, read_checkpoint
+
+    if not (rivals / name / CHECKPOINT).exists() or name not in RIVALS:
+        return ""
+    done, steps = int(read_checkpoint(rivals / name)["step"]), RIVALS[name].steps
+    return "" if done >= steps else f"{done} of {steps} steps"

@@ -52,10 +52,12 @@ def break_label(label: str) -> list[str]:
 def draw_flow(rows: Sequence[tuple[str, Flow]]) -> tuple[Image.Image, float]:
     """Paint the flow of every method with one scale and put the colour wheel below → picture, px of full colour.
 
+    The scale suits the middle one of the methods; a louder one is simply of full colour everywhere.
+
     Shapes: rows (label, flow [K,H,W,2]).
     """
-    lengths = np.concatenate([np.linalg.norm(flow, axis=-1).ravel() for _, flow in rows])
-    full_px = max(float(np.quantile(lengths, 0.995)), 0.05)
+    loud = [float(np.quantile(np.linalg.norm(flow, axis=-1), 0.995)) for _, flow in rows]
+    full_px = max(float(np.median(loud)), 0.05)
     painted = [(label, colour_flow(flow, full_px)) for label, flow in rows]
     wheel = draw_wheel(CELL_PX)
     return draw_grid([*painted, (f"full colour: {full_px:.2g} px a frame", wheel[None])]), full_px

@@ -59,7 +59,8 @@ class Outcome:
         found = []
         for rule in RULES:
             theirs = self.rows(rule.rival, equal=True) if rule.rival in names else []
-            found.append(judge_gate(rule, self.rows(OURS, equal=True) if theirs else [], theirs))
+            finished = all(method.finished for method in self.methods if method.name == rule.rival)
+            found.append(judge_gate(rule, self.rows(OURS, equal=True) if theirs else [], theirs, finished))
         return found
 
     def summaries(self, equal: bool) -> dict[str, dict[str, Summary]]:
@@ -175,7 +176,14 @@ def compose(outcome: Outcome, pictures: dict[str, list[Picture]]) -> list[Block]
         ),
         Heading("Gates"),
         gate_table(asked),
-        Paragraph("Beside the gates, by the evaluator that no loss saw:"),
+        *(
+            Paragraph(f"UNFINISHED: {method.title}. Its gates are measured and have no verdict.")
+            for method in outcome.methods
+            if not method.finished
+        ),
+        Paragraph(
+            "Beside the gates, by the evaluator that no loss saw and by the truth of where the face should move:"
+        ),
         gate_table([gate for gate in gates if gate.extra]),
         Heading("At equal progress"),
         Paragraph(

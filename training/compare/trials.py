@@ -26,7 +26,7 @@ from training.evaluator import measure
 from training.faces.domains import Domain
 from training.faces.expressions import apply_expression
 from training.faces.parameters import NUM_EXPRESSION
-from training.metrics.flow import Flow, FlowEstimator
+from training.metrics.flow import Flow, FlowEstimator, find_changes
 from training.metrics.language import Towers
 from training.metrics.video import describe_video
 
@@ -90,6 +90,13 @@ class Bench:
         read = self.reader.read(np.stack([self.domain.render(p, READ_PX) for p in params])).factors
         return {name: np.stack([read[0], read[i + 1]]) for i, name in enumerate(case.candidates)}
 
+    def find_asked_places(self, case: Case, expression: str) -> npt.NDArray[np.bool_]:
+        """Say where the true render of a person changes with an expression. Shapes: → [H,W]."""
+        size_px = self.animator.manifest.resolution
+        posed = (case.person, apply_expression(case.person, expression))
+        before, after = (self.domain.render(params, size_px) for params in posed)
+        return find_changes(before, after)
+
     def try_case(self, number: int, case: Case, methods: Sequence[Method]) -> list[Trial]:
         """Try all methods on a case; the first one is ours and sets the target."""
         truths = self.read_truths(case)
@@ -135,7 +142,8 @@ class Bench:
         judged = judge_path(reading.factors, start[1].factors[0], truths)
         flow = self.flow(frames)
         truth = truths[judged.expression]
-        row = measure_video(frames, reading, *start, judged, truth, flow, self.towers, case.sentence)
+        places = self.find_asked_places(case, judged.expression)
+        row = measure_video(frames, reading, *start, judged, truth, flow, places, self.towers, case.sentence)
         speed = np.linalg.norm(flow, axis=-1).mean((1, 2))
         features = np.concatenate([reading.factors, reading.identity], 1)
         return Trial(number, method.name, case.expression, case.sentence, row, judged.path, speed, features), judged
@@ -157,7 +165,8 @@ class Bench:
         again = again._replace(frame=judged.frame)  # the frame that was matched
         flow = self.flow(frames)
         trial.scale = match.scale
-        trial.equal = measure_video(frames, reading, *start, again, truth, flow, self.towers, case.sentence)
+        places = self.find_asked_places(case, judged.expression)
+        trial.equal = measure_video(frames, reading, *start, again, truth, flow, places, self.towers, case.sentence)
         trial.equal_features = np.concatenate([reading.factors, reading.identity], 1)
         if trial.case in self.strips:
             columns = pick_columns(case.frames)

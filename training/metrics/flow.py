@@ -124,9 +124,17 @@ def hush_still_places(flow: Flow, frames: Frames) -> Flow:
 
     Shapes: flow [T-1,H,W,2], frames [T,H,W,3] → [T-1,H,W,2].
     """
-    gray = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in frames]
-    changes = [cv2.GaussianBlur(np.abs(after - before), (0, 0), STILL_SIGMA_PX) for before, after in pairwise(gray)]
-    return np.asarray(flow * (np.stack(changes) >= STILL_LEVELS)[..., None], np.float32)
+    changes = np.stack([find_changes(before, after) for before, after in pairwise(frames)])
+    return np.asarray(flow * changes[..., None], np.float32)
+
+
+def find_changes(before: Frames, after: Frames) -> npt.NDArray[np.bool_]:
+    """Say where two pictures differ (see STILL_LEVELS). Shapes: [H,W,3] each → [H,W]."""
+    first, second = (
+        cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY).astype(np.float32)
+        for picture in (before, after)
+    )
+    return np.asarray(cv2.GaussianBlur(np.abs(second - first), (0, 0), STILL_SIGMA_PX) >= STILL_LEVELS)
 
 
 def check_frames(frames: Frames) -> None:

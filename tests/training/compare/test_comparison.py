@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from model.animator import Animator, Face
 from training.baselines.rivals import Rival
@@ -23,12 +24,13 @@ from training.compare.comparison import (
     read_phrases,
 )
 from training.compare.judging import BundleTowers, FrameReader, open_bundle
-from training.compare.methods import Ours, Renderer, ScaledRival, envelope
+from training.compare.methods import Ours, Renderer, ScaledRival, envelope, tell_training
 from training.compare.report import Outcome, write_report
 from training.compare.trials import Bench
 from training.errors import DataError
 from training.evaluate import Judge
 from training.faces.domains import find_domain
+from training.loop import CHECKPOINT
 from training.metrics.flow import DisFlow
 
 BUNDLE = Path(__file__).parents[3] / "bundles" / "human"
@@ -107,6 +109,12 @@ def test_a_motion_too_small_even_for_that_is_said_to_fall_short(opened: tuple[An
     assert mine.how == "progress"
     assert theirs.how == "short"
     assert theirs.cells is None, "no strip was asked for"
+
+
+def test_flow_is_told_apart_by_where_the_truth_moves(outcome: Outcome) -> None:
+    true, walk = (outcome.summaries(equal=False)[name] for name in ("renderer", "mocogan-hd"))
+    assert true["flow_asked"].mean > 10 * true["flow_elsewhere"].mean
+    assert walk["flow_elsewhere"].mean > 10 * true["flow_elsewhere"].mean
 
 
 def test_known_faults_show(outcome: Outcome) -> None:
@@ -220,6 +228,14 @@ def test_the_command_says_what_is_wrong_and_ends_with_1(tmp_path: Path, capsys: 
     assert main(["--bundle", str(BUNDLE), "--out", str(tmp_path / "out"), "--rivals", str(tmp_path)]) == 1
     assert "base.json" in capsys.readouterr().err
     assert not (tmp_path / "out").exists(), "nothing is written before the first film"
+
+
+def test_a_rival_in_training_says_so(tmp_path: Path) -> None:
+    assert tell_training(tmp_path, "paper") == "", "what needs no training is finished"
+    (tmp_path / "paper").mkdir()
+    empty: dict[str, object] = {"modules": {}, "ema": {}, "optimizers": [], "torch_rng": torch.get_rng_state()}
+    torch.save({"step": 3, **empty}, tmp_path / "paper" / CHECKPOINT)
+    assert re.fullmatch(r"3 of \d+ steps", tell_training(tmp_path, "paper"))
 
 
 def test_time_left_reads_as_minutes() -> None:

@@ -41,6 +41,10 @@ def test_a_gate_without_its_rival_is_not_passed() -> None:
     assert gate.to_json()["ours"] is None, "what is no number must not reach a JSON file"
 
 
+def test_to_be_ahead_of_an_unfinished_rival_is_no_pass() -> None:
+    assert judge_gate(Rule("acd", MOCOGAN, "below"), rows(acd=0.01), rows(), finished=False).state == "UNFINISHED"
+
+
 def test_the_issue_s_gates_are_all_there() -> None:
     asked = {(rule.figure, rule.rival, rule.kind) for rule in RULES if not rule.extra}
     assert asked == {
