@@ -84,16 +84,17 @@ def gather_ranks(values: Tensor) -> Tensor:
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Add every parameter's gradient over all processes, in one flat message.
 
-    Each process's loss is already its share of the global mean, so the sum is the gradient of the global batch. A
-    parameter that has no gradient here counts as zeros, because it may have one elsewhere.
+    Each process's loss is already its share of the global mean, so the sum is the gradient of the global batch. All
+    processes run the same graph, so a parameter without a gradient here has none elsewhere, and keeps none: an
+    optimiser must not take it for a gradient of zero.
     """
     if current_ranks().world == 1:
         return
-    kept = [p for p in parameters if p.requires_grad]
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in kept])
+    kept = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for _, gradient in kept])
     dist.all_reduce(flat)
     start = 0
-    for parameter in kept:
+    for parameter, gradient in kept:
         count = parameter.numel()
-        parameter.grad = flat[start : start + count].view_as(parameter).clone(memory_format=torch.preserve_format)
+        gradient.copy_(flat[start : start + count].view_as(gradient))
         start += count

@@ -1,8 +1,6 @@
 """`python -m training.adversarial`, and so `torchrun -m training.adversarial`."""
 
-import typer
-
-from training.adversarial.command import gan
+from training.adversarial.command import app
 
 if __name__ == "__main__":
-    typer.run(gan)
+    app()

@@ -96,3 +96,7 @@ def gan(
     except (TrainingError, ValueError) as error:
         typer.echo(f"animato-train: {error}", err=True)
         raise typer.Exit(130 if isinstance(error, InterruptedRunError) else 1) from error
+
+
+app = typer.Typer(add_completion=False)
+app.command()(gan)

@@ -138,7 +138,9 @@ def decode_picture(data: bytes, name: str, resolution: int | None, fit: Fit = "r
         side = min(picture.size)
         if side < resolution:
             raise DataError(f"{name} is {picture.width}×{picture.height} px, too small for {resolution} px")
-        picture = ImageOps.fit(picture, (resolution, resolution), Image.Resampling.LANCZOS)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        picture = picture.crop((left, top, left + side, top + side))
+        picture = picture.resize((resolution, resolution), Image.Resampling.LANCZOS)
     return np.asarray(picture)
 
 
