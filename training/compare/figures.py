@@ -13,8 +13,9 @@ from training.compare.judging import Reading
 from training.evaluator import measure
 from training.metrics.flow import Flow, measure_flow_magnitude, measure_flow_tremble
 from training.metrics.identity import measure_acd, measure_identity
-from training.metrics.language import Towers, measure_language
+from training.metrics.language import measure_language
 from training.metrics.video import compare_stages, measure_adjacent, ms_ssim, to_pictures
+from training.paper.towers import Towers
 
 Frames = npt.NDArray[np.uint8]
 Row = dict[str, float]

@@ -19,7 +19,7 @@ from model.sessions import Session, open_sessions
 from model.text import TextEncoder
 from model.tokenizer import WordPieceTokenizer
 from training.evaluate import Judge
-from training.metrics.video import resize_pictures
+from training.paper.towers import resize
 
 CHUNK = 32
 
@@ -60,7 +60,7 @@ class FrameReader:
 
 
 class BundleTowers:
-    """The bundle's text and image graphs as towers (`training.metrics.language.Towers`)."""
+    """The bundle's text and image graphs as towers (`training.paper.towers.Towers`)."""
 
     name = "the bundle's own text and image towers"
 
@@ -73,7 +73,7 @@ class BundleTowers:
 
     def embed_images(self, pictures: Tensor) -> Tensor:
         """Embed pictures [N,3,R,R] in [-1,1] → [N,embed_dim], unit norm."""
-        small = resize_pictures(pictures, self._input_px)
+        small = resize(pictures, self._input_px)
         return torch.from_numpy(self._image.run(image=small.numpy())["image_embed"])
 
 

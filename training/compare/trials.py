@@ -27,8 +27,8 @@ from training.faces.domains import Domain
 from training.faces.expressions import apply_expression
 from training.faces.parameters import NUM_EXPRESSION
 from training.metrics.flow import Flow, FlowEstimator, find_changes
-from training.metrics.language import Towers
 from training.metrics.video import describe_video
+from training.paper.towers import Towers
 
 READ_PX = 128
 LEAST_TARGET = 0.2

@@ -5,30 +5,15 @@ For: reports. Which towers were used must stand in the report: a method that was
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
-
 import torch
 from torch import Tensor
+
+from training.paper.towers import Towers
 
 NEUTRAL_SENTENCE = "a neutral face"
 """Where a change of language starts from."""
 NO_CHANGE = 1e-4
 """Change of an embedding under which a picture did not change: its direction is rounding, and counts as 0."""
-
-
-class Towers(Protocol):
-    """A text tower and an image tower that share a space."""
-
-    embed_dim: int
-
-    def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embed sentences → [N,embed_dim], unit norm."""
-        ...
-
-    def embed_images(self, pictures: Tensor) -> Tensor:
-        """Embed pictures [N,3,R,R] in [-1,1] → [N,embed_dim], unit norm."""
-        ...
 
 
 @torch.no_grad()

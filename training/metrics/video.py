@@ -148,14 +148,6 @@ def describe_video(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
     return np.concatenate(parts).astype(np.float32)
 
 
-def resize_pictures(pictures: Tensor, size_px: int) -> Tensor:
-    """Bring square pictures to a size. Shapes: [N,3,R,R] → [N,3,size_px,size_px]."""
-    if pictures.shape[-1] == size_px:
-        return pictures
-    smaller = pictures.shape[-1] > size_px
-    return F.interpolate(pictures, (size_px, size_px), mode="bilinear", align_corners=False, antialias=smaller)
-
-
 def to_pictures(frames: npt.NDArray[np.uint8]) -> Tensor:
     """Turn frames into what the comparisons take.
 
