@@ -108,17 +108,17 @@ class Gallery:
         count = math.ceil(self.recipe.measured / ranks.world) * ranks.world
         if self._real is None:
             shown = np.random.default_rng([self.recipe.seed, 2]).permutation(len(self.pictures))
-            self._real = self._describe(self._read(shown[: self.recipe.measured]))
+            shown = shown[: min(self.recipe.measured, len(shown)) // ranks.world * ranks.world]
+            self._real = self._describe(self._read(shown[ranks.rank :: ranks.world]))
         mine = np.arange(ranks.rank, count, ranks.world)
         drawn = self._describe(self.draw(generator, Kind.MEASURE, mine))
-        if ranks.world > 1:
-            together = gather_ranks(torch.from_numpy(drawn).to(self.device))
-            drawn = together.cpu().numpy()
         return {"fid": frechet_of(self._real, drawn), "kid_1000": 1000 * kernel_distance(self._real, drawn)[0]}
 
     def _describe(self, batches: Iterator[Tensor]) -> np.ndarray:
+        """Describe this process's pictures and join what all processes have."""
         assert self.features is not None
-        return self.features.collect(batch.float() for batch in batches)
+        mine = self.features.collect(batch.float() for batch in batches)
+        return gather_ranks(torch.from_numpy(mine).to(self.device)).cpu().numpy()
 
     def _read(self, rows: Rows) -> Iterator[Tensor]:
         for start in range(0, len(rows), BATCH):
