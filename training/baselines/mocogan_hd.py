@@ -105,7 +105,7 @@ class MocoganHdStage:
         )
         self.averaged = nn.ModuleDict({"walker": self.walker})
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Adam(self.walker.parameters(), recipe.lr, recipe.motion_betas),
+            torch.optim.Adam(self.walker.parameters(), recipe.lr_motion, recipe.motion_betas),
             torch.optim.Adam(self.video.parameters(), recipe.lr, recipe.video_betas),
             torch.optim.Adam(self.image.parameters(), recipe.lr, recipe.image_betas, 1e-6),
         ]

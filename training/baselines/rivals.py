@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def open_rivals(run: Path, device: torch.device | None = None) -> list[Rival]:
     """
     if not (run / BASE).exists():
         raise DataError(f"{run} is no folder of rivals (it has no {BASE}): run python -m training.baselines first")
-    parts = load_rendered_parts(open_base(run), device)
+    parts = replace(load_rendered_parts(open_base(run), device), half=True)
     found = [Rival(OPTIMISED, TITLES[OPTIMISED], partial(interpolation.move, Interpolation(), parts))]
     names = [name for name in TITLES if (run / name / CHECKPOINT).exists()]
     return found + [Rival(name, TITLES[name], _open(name, run / name, parts)) for name in names]

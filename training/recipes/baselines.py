@@ -78,7 +78,8 @@ class MocoganHdRecipe:
     gradient_penalty: float = 10.0
     penalty_every: int = 1  # steps; the penalty counts as many times as much
     motion_steps: int = 5  # of the generator for one of the discriminators
-    lr: float = 1e-4
+    lr: float = 1e-4  # of the discriminators
+    lr_motion: float = 1e-4
     motion_betas: tuple[float, float] = (0.5, 0.999)
     video_betas: tuple[float, float] = (0.5, 0.999)
     image_betas: tuple[float, float] = (0.0, 0.999)
@@ -89,7 +90,7 @@ class MocoganHdRecipe:
 
 
 LATENT = LatentRecipe()
-LATENT_RENDERED = LatentRecipe(steps=24, lr=0.15, identity=0.05, l2=1e-4)
+LATENT_RENDERED = LatentRecipe(steps=24, lr=0.15, identity=0.2, l2=3e-4)
 """Seconds a face. An expression's Σ(w* − ws)² is about 2000 in a rendered W: the published weight would forbid it."""
 
 MAPPER = MapperRecipe()
@@ -111,6 +112,7 @@ MOCOGAN_HD_RENDERED = MocoganHdRecipe(
     motion_steps=1,
     penalty_every=4,
     lr=4e-4,
+    lr_motion=2e-3,
     steps=240,
     batch=3,
     videos=128,

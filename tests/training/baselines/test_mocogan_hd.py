@@ -41,7 +41,7 @@ def test_the_published_numbers():
     recipe = MOCOGAN_HD
     assert (recipe.h_dim, recipe.n_pca, recipe.residual, recipe.frames) == (384, 384, 0.2, 16)
     assert (recipe.queue, recipe.momentum, recipe.temperature, recipe.motion_steps) == (4096, 0.999, 0.07, 5)
-    assert (recipe.lr, recipe.gradient_penalty, recipe.contrast) == (1e-4, 10.0, 2.0)
+    assert (recipe.lr, recipe.lr_motion, recipe.gradient_penalty, recipe.contrast) == (1e-4, 1e-4, 10.0, 2.0)
     assert not recipe.conditioned
 
 
