@@ -359,6 +359,8 @@ def train(
             if (last or stopped or time.monotonic() - saved > save_every_s) and ranks.is_main:
                 save_checkpoint(stage, ema, done, folder)
                 saved = time.monotonic()
+            if stopped or last:
+                any_rank(False, device)  # wait for the first process to have written
             if stopped and not last:
                 cause = f"signal {stop.number}" if stop.number is not None else "a signal to another process"
                 raise InterruptedRunError(
