@@ -176,3 +176,15 @@ def test_a_conditioned_walker_hears_the_sentence(parts, clips, tmp_path):
     model = mocogan_hd.load(tmp_path, parts)
     first = mocogan_hd.move(model, parts, PICTURE, "smiling", 4, seed=3)
     assert not np.array_equal(first, mocogan_hd.move(model, parts, PICTURE, "angry", 4, seed=3))
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(parts, clips, tmp_path):
+    def run(folder, steps):
+        recipe = dataclasses.replace(MOCOGAN_HD_SMOKE, steps=steps)
+        stage = MocoganHdStage(recipe, parts, clips)
+        train(stage, folder, dataclasses.asdict(recipe), report=lambda _: None, log_every=9, evaluate_every=9)
+        return stage.modules.state_dict()
+
+    run(tmp_path / "halves", 1)
+    resumed, whole = run(tmp_path / "halves", 2), run(tmp_path / "whole", 2)
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []

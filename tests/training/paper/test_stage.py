@@ -110,3 +110,14 @@ def test_a_run_leaves_a_motion_that_draws_frames(parts, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     assert records[-1]["step"] == 4
     assert "held_language" in records[-1]
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(parts, tmp_path):
+    def run(folder, steps):
+        stage = build(parts, weights=ALL, steps=steps)
+        train(stage, folder, dataclasses.asdict(stage.recipe), report=lambda _: None, log_every=9, evaluate_every=9)
+        return stage.modules.state_dict()
+
+    run(tmp_path / "halves", 1)
+    resumed, whole = run(tmp_path / "halves", 3), run(tmp_path / "whole", 3)
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
