@@ -17,12 +17,13 @@ from model.align import crop_square
 from model.bundle.manifest import Manifest
 from model.bundle.reader import Bundle, read_bundle
 from model.encoder import ImageEncoder, to_graph_range
+from model.language import LanguageScale, Understanding
 from model.motion import Easing, Motion, MotionGenerator
 from model.noise import draw_normal
 from model.sessions import DEFAULT_PROVIDERS, Session, as_float32, open_sessions
 from model.synthesis import Synthesizer
 from model.text import TextEncoder, split_prompt
-from model.tokenizer import WordPieceTokenizer
+from model.tokenizer import read_tokenizer
 
 DEFAULT_BATCH_SIZE = 8
 _FACE_STREAM = 0
@@ -47,11 +48,13 @@ class Animator:
     def __init__(self, bundle: Bundle, sessions: Mapping[str, Session]) -> None:
         self.manifest: Manifest = bundle.manifest
         self._sessions = dict(sessions)
-        tokenizer = WordPieceTokenizer.from_bytes(bundle.read(self.manifest.tokenizer))
+        tokenizer = read_tokenizer(bundle.read(self.manifest.tokenizer))
         self._text = TextEncoder(sessions["text"], tokenizer, self.manifest.max_tokens)
         self._encoder = ImageEncoder(sessions["encoder"], sessions["image"])
         self._motion = MotionGenerator(sessions["motion"], self.manifest.h_dim, self.manifest.motion_steps)
         self._synthesis = Synthesizer(sessions["synthesis"])
+        told = self.manifest.language
+        self._language = None if told is None else LanguageScale.from_bytes(bundle.read(told), self.manifest.embed_dim)
 
     @classmethod
     def from_bundle(
@@ -167,3 +170,13 @@ class Animator:
         pictures = np.concatenate([to_graph_range(crop_square(picture, size)) for picture in (before, after)])
         first, second = session.run(image=pictures)["identity"]
         return float(np.clip(np.dot(first, second), -1.0, 1.0))
+
+    def measure_language(self, prompt: str) -> Understanding | None:
+        """Return how near a prompt is to what the bundle was taught, or None where the bundle can't tell.
+
+        Raises:
+            ModelError: prompt-empty, prompt-too-long.
+        """
+        if self._language is None:
+            return None
+        return self._language.judge([self._text.embed(sentence) for sentence in split_prompt(prompt)])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from model.errors import ModelError
 from model.sessions import Session, as_float32
-from model.tokenizer import WordPieceTokenizer
+from model.tokenizer import Tokenizer
 
 MAX_SEGMENTS = 12
 
@@ -55,7 +55,7 @@ def split_prompt(prompt: str) -> list[str]:
 class TextEncoder:
     """Embeds sentences with the bundle's text tower; remembers the last ones, as presets come again and again."""
 
-    def __init__(self, session: Session, tokenizer: WordPieceTokenizer, max_tokens: int, cache_size: int = 256) -> None:
+    def __init__(self, session: Session, tokenizer: Tokenizer, max_tokens: int, cache_size: int = 256) -> None:
         self._session = session
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens

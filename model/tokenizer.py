@@ -1,8 +1,8 @@
 """BERT's WordPiece in plain Python, reading a Hugging Face ``tokenizer.json``.
 
-Serving needs this one kind of tokenizer for sentences of at most 300 characters; the ``tokenizers`` wheel would be a
-native dependency for that alone. A test compares the two. One difference is wanted: a prompt in which somebody writes
-``[CLS]`` is text like any other here, never a special token.
+Our own bundles need this one kind of tokenizer (``model.bpe`` has CLIP's) for sentences of at most 300 characters; the
+``tokenizers`` wheel would be a native dependency for that alone. A test compares the two. One difference is wanted: a
+prompt in which somebody writes ``[CLS]`` is text like any other here, never a special token.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
+from model.bpe import ClipTokenizer
 from model.errors import BundleError
 
 _CJK_RANGES = (
@@ -24,6 +25,26 @@ _CJK_RANGES = (
     (0x2F800, 0x2FA1F),
 )
 _REMOVED_CATEGORIES = frozenset({"Cc", "Cf", "Co"})
+
+
+class Tokenizer(Protocol):
+    """What the text encoder needs of a tokenizer."""
+
+    def encode(self, text: str, max_tokens: int) -> list[int]:
+        """Return at most ``max_tokens`` ids, both end tokens included."""
+
+
+def read_tokenizer(data: bytes) -> Tokenizer:
+    """Read the bytes of a ``tokenizer.json``: WordPiece as our own text towers have it, or CLIP's byte-level BPE.
+
+    Raises:
+        BundleError: bundle-invalid.
+    """
+    definition = _parse(data)
+    model = definition.get("model")
+    if isinstance(model, Mapping) and model.get("type") == "BPE":
+        return ClipTokenizer(definition)
+    return WordPieceTokenizer(definition)
 
 
 class WordPieceTokenizer:
@@ -59,13 +80,7 @@ class WordPieceTokenizer:
         Raises:
             BundleError: bundle-invalid.
         """
-        try:
-            definition = json.loads(data)
-        except ValueError as error:
-            raise _unfit("it is not JSON") from error
-        if not isinstance(definition, Mapping):
-            raise _unfit("it is not a JSON object")
-        return cls(definition)
+        return cls(_parse(data))
 
     def encode(self, text: str, max_tokens: int) -> list[int]:
         """Return at most ``max_tokens`` ids, ``[CLS]`` and ``[SEP]`` included; what is longer is cut at the end."""
@@ -109,6 +124,16 @@ class WordPieceTokenizer:
             else:
                 return [self._unknown_id]
         return ids
+
+
+def _parse(data: bytes) -> Mapping[str, Any]:
+    try:
+        definition = json.loads(data)
+    except ValueError as error:
+        raise _unfit("it is not JSON") from error
+    if not isinstance(definition, Mapping):
+        raise _unfit("it is not a JSON object")
+    return definition
 
 
 def _section(definition: Mapping[str, Any], key: str) -> Mapping[str, Any]:

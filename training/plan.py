@@ -34,7 +34,7 @@ TWICE = 2
 """The new checkpoint is written beside the old one."""
 
 EMBED_DIM, CLIP_DIM = 128, 512
-TEXT_BYTES = 200_000_000
+TEXT_BYTES = 120_000_000
 """What a text stage leaves: the teacher's embeddings, above all."""
 
 
