@@ -26,7 +26,7 @@ from training.loop import load_ema, train
 from training.networks.text import TextTower, quantise_rows
 from training.optimizers import schedule
 from training.teacher import pad_ids
-from training.vocabulary import encode_rows
+from training.vocabulary import count_rows, encode_rows, write_tokenizer
 
 
 class TextHeads(nn.Module):
@@ -75,7 +75,7 @@ class LanguageStage:
         torch.manual_seed(settings.seed)
         self.settings, self.lessons, self.steps, self.ema_decay = settings, lessons, settings.steps, settings.ema_decay
         tower = TextTower(
-            lessons.tokenizer.get_vocab_size(), settings.table_dim, settings.width, settings.layers,
+            count_rows(lessons.tokenizer), settings.table_dim, settings.width, settings.layers,
             inner=settings.inner, embed_dim=settings.embed_dim, dropout=settings.dropout,
         )  # fmt: skip
         if lessons.table is not None:
@@ -85,7 +85,10 @@ class LanguageStage:
         heads = TextHeads(settings.embed_dim, 2 * settings.width, 384)
         self.modules = nn.ModuleDict({"tower": tower, "heads": heads})
         if warm_start is not None:
-            self.modules.load_state_dict(load_ema(warm_start))
+            known = load_ema(warm_start)
+            if settings.table_lr == 0:  # the table is the teacher's, also where the vocabulary has grown since
+                known["tower.table.weight"] = tower.table.weight.detach()
+            self.modules.load_state_dict(known)
         self.tower, self.heads = tower, heads
         self.spread = float(tower.table.weight.detach().std())
         self.by_length = torch.tensor(sorted(range(len(lessons.rows)), key=lambda i: len(lessons.rows[i])))
@@ -125,7 +128,7 @@ class LanguageStage:
         embed = self.tower.embed_features(features)
         asked = lessons.strengths[chosen]
         present = (asked > 0).float()
-        weight = 1 + 4 * present
+        weight = 1 + 2 * present
         losses = {
             "presence": F.binary_cross_entropy_with_logits(12 * self.heads.presence(embed), present, weight),
             "strength": (
@@ -243,7 +246,7 @@ def save_text_tower(tower: TextTower, tokenizer: Tokenizer, folder: Path) -> Non
     part = folder / "tower.safetensors.part"
     save_file(state, str(part), metadata={k: str(v) for k, v in tower.dims.items()})
     part.rename(folder / "tower.safetensors")
-    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    (folder / "tokenizer.json").write_bytes(write_tokenizer(tokenizer))
 
 
 def load_text_tower(folder: Path) -> tuple[TextTower, Tokenizer]:

@@ -3,7 +3,9 @@
 For: `training.language`. Must not import: services, worker, model, skia, networks.
 """
 
+import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,9 @@ from training.checkpoints.minilm import PACKAGE, MiniLM, find_folder, load_teach
 from training.faces.captions import EXPRESSION_CLASSES, NEUTRAL, Caption, sample_caption
 from training.faces.expressions import EXPRESSIONS
 from training.faces.parameters import EXPRESSION_FACTORS, POSE_FACTORS
-from training.faces.wording import pick
+from training.faces.wording import grammar, inflect, normalise, phrases, pick, reserved_phrases, roughen
 from training.teacher import emoji_names, encode_ids, encode_texts, frequent_words, sentiment_words
-from training.vocabulary import EMOJI, build_tokenizer, collect_tokens, encode_rows, select_tokens
+from training.vocabulary import EMOJI, build_tokenizer, collect_tokens, encode_rows, find_aliases, select_tokens
 
 MOVED_FACTORS = tuple(f for f in EXPRESSION_FACTORS if f.name not in POSE_FACTORS)
 LABELS = (*EXPRESSION_CLASSES, NEUTRAL)
@@ -30,17 +32,19 @@ LABELS = (*EXPRESSION_CLASSES, NEUTRAL)
 class LanguageSettings:
     """Numbers of the language stage."""
 
-    steps: int = 3000
+    steps: int = 2600
     batch: int = 160  # captions
     words_batch: int = 64  # general words and sentences, taught by the teacher alone
-    captions: int = 60_000  # drawn once, then gone over again
-    distilled_captions: int = 16_000  # of these have the teacher's embedding
+    captions: int = 100_000  # drawn once, then gone over again
+    plain_captions: int = 14_000  # of words that are far from every feeling: they ask for nothing
+    distilled_captions: int = 8_000  # of the captions have the teacher's embedding
     sentences: int = 12_000  # general words in the place of a feeling, with the teacher's embedding
     frequent_words: int = 32_000
-    table_dim: int = 128
-    width: int = 128
+    mistyped_words: int = 1_500  # the commonest words of the phrases, whose wrong spellings are known
+    table_dim: int = 256
+    width: int = 192
     layers: int = 2
-    inner: int = 256
+    inner: int = 384
     embed_dim: int = 128
     lr: float = 2e-3
     table_lr: float = 0.0  # share of the learning rate that the word table gets
@@ -54,7 +58,7 @@ class LanguageSettings:
 
 
 SMOKE = LanguageSettings(
-    steps=350, batch=64, words_batch=0, captions=4000, distilled_captions=0, sentences=0,
+    steps=350, batch=64, words_batch=0, captions=4000, plain_captions=0, distilled_captions=0, sentences=0,
     frequent_words=0, table_dim=32, width=48, layers=1, inner=64, lr=4e-3, table_lr=1.0, word_noise=0.0,
     ema_decay=0.95, teacher=False,
 )  # fmt: skip
@@ -136,15 +140,18 @@ def general_sentences(words: Sequence[str], count: int, seed: int) -> list[str]:
 def table_from_teacher(teacher: MiniLM, teacher_tokenizer: Tokenizer, tokens: Sequence[str], dim: int) -> Tensor:
     """The word table: principal components of the teacher's embedding of each token alone.
 
-    An emoji has the embedding of its name. Shapes: [len(tokens), dim], unit variance over the table.
+    An emoji has the embedding of its name, a word that the teacher reads in pieces that of all of them.
+    Shapes: [len(tokens), dim], unit variance over the table.
     """
     vocabulary = teacher_tokenizer.get_vocab()
     start, end, unknown = (vocabulary[t] for t in ("[CLS]", "[SEP]", "[UNK]"))
     names = emoji_names()
     rows = []
     for token in tokens:
-        name = names.get(token.removeprefix("##"))
-        rows.append(teacher_tokenizer.encode(name).ids if name else [start, vocabulary.get(token, unknown), end])
+        told = names.get(token.removeprefix("##"))
+        if told is None and token not in vocabulary and token.isalpha():
+            told = token  # a word that the teacher knows in pieces
+        rows.append(teacher_tokenizer.encode(told).ids if told else [start, vocabulary.get(token, unknown), end])
     embedded = encode_ids(teacher, rows)
     words = embedded[[i for i, t in enumerate(tokens) if re.fullmatch("[a-z]{2,}", t)]]
     mean = words.mean(0)
@@ -161,6 +168,51 @@ def _teach_meaning(captions: Sequence[Caption]) -> tuple[Tensor, Tensor, Tensor]
     )
 
 
+def content_words() -> list[str]:
+    """Words of the base phrases in every form that captions give them, the commonest first."""
+    counts: Counter[str] = Counter()
+    for expression in LABELS:
+        for phrase in phrases(expression):
+            forms = (
+                [inflect(phrase.text, f) for f in ("", "s", "ing", "ed")] if phrase.form == "verb" else [phrase.text]
+            )
+            for text in forms:
+                counts.update(re.findall(r"[a-z]{3,}", text.lower()))
+    return [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+
+
+PLAIN_AFFINITY = 0.43
+"""Words whose teacher embedding has no greater cosine to any short phrase of an expression mean no expression."""
+
+
+def plain_words(words: Sequence[str], embedded: Tensor, anchors: Tensor) -> list[str]:
+    """Words that are far from every expression.
+
+    Shapes: embedded [len(words), 384], anchors [A, 384], unit norm.
+    """
+    affinity = torch.cat([(part @ anchors.T).amax(1) for part in embedded.split(4096)])
+    loaded = set(sentiment_words()) | set(content_words())
+    return [
+        w
+        for w, a in zip(words, affinity.tolist(), strict=True)
+        if a < PLAIN_AFFINITY and w not in loaded and w.isalpha()
+    ]
+
+
+def plain_captions(words: Sequence[str], count: int, seed: int) -> list[Caption]:
+    """Sentences about anything, which ask for no motion."""
+    rng = np.random.default_rng(seed)
+    frames = grammar("plain")
+    kept = reserved_phrases()
+    found: list[Caption] = []
+    while len(found) < count:
+        subject = pick(rng, grammar("subjects"))[0]
+        text = pick(rng, frames).format(a=pick(rng, words), b=pick(rng, words), c=pick(rng, words), s=subject)
+        if normalise(text) not in kept:
+            found.append(Caption(roughen(rng, text), ()))
+    return found
+
+
 def build_lessons(settings: LanguageSettings, folder: Path) -> Lessons:
     """Draw the captions and ask the teacher, whose answers are kept in the folder.
 
@@ -168,9 +220,9 @@ def build_lessons(settings: LanguageSettings, folder: Path) -> Lessons:
     """
     captions = draw_captions(settings.captions, settings.seed)
     texts = [c.text for c in captions]
-    meaning = _teach_meaning(captions)
     if not settings.teacher:
         tokenizer = build_tokenizer(select_tokens(collect_tokens(texts)))
+        meaning = _teach_meaning(captions)
         return Lessons(tokenizer, None, encode_rows(tokenizer, texts), *meaning, [], torch.zeros(0, 384))
     source = find_folder()
     if source is None:
@@ -178,26 +230,35 @@ def build_lessons(settings: LanguageSettings, folder: Path) -> Lessons:
     teacher, teacher_tokenizer = load_teacher(source)
     vocabulary = teacher_tokenizer.get_vocab()
     listed = sorted(vocabulary, key=lambda t: vocabulary[t])  # get_vocab() itself has no fixed order
-    tokens = select_tokens(listed, EMOJI)
-    tokenizer = build_tokenizer(tokens)
-    cache = folder / "teacher"
-    table_path = cache / f"table-{settings.table_dim}.pt"
-    cache.mkdir(parents=True, exist_ok=True)
-    if not table_path.exists():
-        torch.save(table_from_teacher(teacher, teacher_tokenizer, tokens, settings.table_dim), table_path)
-    table = torch.load(table_path, weights_only=True)
     words = [w for w in listed if re.fullmatch("[a-z]{2,}", w)]
     known = set(words)
     feelings = sentiment_words()
     more = [
         w for w in dict.fromkeys([*feelings, *frequent_words(settings.frequent_words)]) if w not in known and len(w) > 2
     ]
+    taught_words = content_words()
+    tokens = select_tokens(listed, EMOJI, [*more, *taught_words])
+    spelled = find_aliases(taught_words[: settings.mistyped_words], {*known, *taught_words, *frequent_words(1_000_000)})
+    tokenizer = build_tokenizer(tokens, spelled)
+    cache = folder / "teacher"
+    cache.mkdir(parents=True, exist_ok=True)
+    stamp = hashlib.sha256(chr(0).join(tokens).encode()).hexdigest()[:12]
+    table_path = cache / f"table-{settings.table_dim}-{stamp}.pt"
+    if not table_path.exists():
+        torch.save(table_from_teacher(teacher, teacher_tokenizer, tokens, settings.table_dim), table_path)
+    table = torch.load(table_path, weights_only=True)
     sentences = general_sentences([*feelings, *feelings, *words[2000:14000]], settings.sentences, settings.seed)
-    taught = [*words, *more, *texts[: settings.distilled_captions], *sentences]
-    embedded = torch.cat([
-        encode_texts(teacher, teacher_tokenizer, part, cache)
-        for part in (words + more, texts[: settings.distilled_captions], sentences)
-        if part
-    ])  # fmt: skip
+    anchors = [p.text for e in EXPRESSION_CLASSES for p in phrases(e) if len(p.text.split()) < 3]
+    embedded = encode_texts(teacher, teacher_tokenizer, words + more, cache)
+    if settings.plain_captions:
+        near = encode_texts(teacher, teacher_tokenizer, anchors, cache)
+        captions += plain_captions(plain_words(words + more, embedded, near), settings.plain_captions, settings.seed)
+    distilled = texts[: settings.distilled_captions]
+    texts = [c.text for c in captions]
+    taught = [*words, *more, *distilled, *sentences]
+    embedded = torch.cat(
+        [embedded, *(encode_texts(teacher, teacher_tokenizer, part, cache) for part in (distilled, sentences) if part)]
+    )
     centred = F.normalize(embedded - embedded.mean(0), dim=1)
-    return Lessons(tokenizer, table, encode_rows(tokenizer, texts), *meaning, encode_rows(tokenizer, taught), centred)
+    rows, taught_rows = encode_rows(tokenizer, texts), encode_rows(tokenizer, taught)
+    return Lessons(tokenizer, table, rows, *_teach_meaning(captions), taught_rows, centred)

@@ -1,14 +1,15 @@
-"""The word pieces of the text tower: BERT's uncased vocabulary without foreign scripts, with emoji added.
+"""The word pieces of the text tower: BERT's uncased vocabulary without foreign scripts, with words and emoji added.
 
 For: `training.language`. The result is a tokenizer.json in the format of Hugging Face `tokenizers`, which `model.text`
-reads in plain Python. An emoji stands alone or joined to a word ("haha😂"), hence its two entries.
+reads in plain Python. An emoji stands alone or joined to a word ("haha😂"), hence its two entries. A word that is often
+mistyped has aliases: spellings with the same id ("suprised"), which cost no row of the table.
 Must not import: torch.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tokenizers import Tokenizer
 
@@ -26,11 +27,37 @@ def _is_plain(token: str) -> bool:
     return (bool(re.fullmatch(r"[\x21-\x7e]+", piece)) and not token.startswith("[unused")) or piece in SIGNS
 
 
-def select_tokens(vocabulary: Iterable[str], emoji: Sequence[str] = tuple(EMOJI)) -> list[str]:
-    """The tokens that stay, in order: special ones, plain ones of the vocabulary, emoji alone and joined."""
+def select_tokens(
+    vocabulary: Iterable[str], emoji: Sequence[str] = tuple(EMOJI), words: Iterable[str] = ()
+) -> list[str]:
+    """The tokens that stay, in order: special ones, plain ones of the vocabulary, emoji alone and joined, words."""
     plain = [t for t in vocabulary if _is_plain(t) and t not in SPECIAL and t != "[MASK]"]
     added = [prefix + sign for sign in emoji for prefix in ("", "##")]
-    return list(dict.fromkeys((*SPECIAL, *plain, *added)))
+    return list(dict.fromkeys((*SPECIAL, *plain, *added, *(w for w in words if re.fullmatch("[a-z]{3,}", w)))))
+
+
+def mistyped(word: str) -> list[str]:
+    """Spellings one slip away: a letter left out, doubled, or changed places with the next; the first letter stays."""
+    found = []
+    for i in range(1, len(word)):
+        found += [word[:i] + word[i + 1 :], word[:i] + word[i] + word[i:]]
+        if i + 1 < len(word):
+            found.append(word[:i] + word[i + 1] + word[i] + word[i + 2 :])
+    return [w for w in dict.fromkeys(found) if w != word]
+
+
+def find_aliases(words: Iterable[str], real_words: Collection[str]) -> dict[str, str]:
+    """Wrong spellings of words of five letters and more: spelling → word. Real words and spellings of two are left."""
+    found: dict[str, str] = {}
+    shared: set[str] = set()
+    for word in dict.fromkeys(words):
+        for spelling in mistyped(word) if len(word) >= 5 else ():
+            if spelling in real_words or len(spelling) < 4:
+                continue
+            if spelling in found:
+                shared.add(spelling)
+            found[spelling] = word
+    return {spelling: word for spelling, word in found.items() if spelling not in shared}
 
 
 def collect_tokens(texts: Iterable[str]) -> list[str]:
@@ -43,8 +70,26 @@ def collect_tokens(texts: Iterable[str]) -> list[str]:
     return [*pieces, *sorted(word for word, count in counts.items() if count > 1 and word not in letters)]
 
 
-def build_tokenizer(tokens: Sequence[str]) -> Tokenizer:
-    """A BERT tokenizer over these tokens: lower case, accents stripped, longest pieces first, [CLS] … [SEP]."""
+def count_rows(tokenizer: Tokenizer) -> int:
+    """Rows that the table needs; aliases share the row of their word."""
+    return 1 + max(tokenizer.get_vocab().values())
+
+
+def write_tokenizer(tokenizer: Tokenizer) -> bytes:
+    """Give `tokenizer.json` with its aliases, which the tokenizer's own writer leaves out."""
+    definition = json.loads(tokenizer.to_str())
+    vocabulary = tokenizer.get_vocab()
+    definition["model"]["vocab"] = {t: vocabulary[t] for t in sorted(vocabulary, key=lambda t: (vocabulary[t], t))}
+    return json.dumps(definition, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def build_tokenizer(tokens: Sequence[str], aliases: Mapping[str, str] | None = None) -> Tokenizer:
+    """A BERT tokenizer over these tokens: lower case, accents stripped, longest pieces first, [CLS] … [SEP].
+
+    Aliases: other spelling → token; those that are tokens themselves are left out.
+    """
+    ids = {token: i for i, token in enumerate(tokens)}
+    others = {spelling: ids[token] for spelling, token in (aliases or {}).items() if token in ids}
     special = [
         {
             "id": i,
@@ -79,7 +124,7 @@ def build_tokenizer(tokens: Sequence[str]) -> Tokenizer:
         "model": {
             "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
             "max_input_chars_per_word": 100,
-            "vocab": {token: i for i, token in enumerate(tokens)},
+            "vocab": others | ids,
         },
     }  # fmt: skip
     return Tokenizer.from_str(json.dumps(layout))

@@ -83,9 +83,23 @@ def make_video(animator: Animator, order: Order, emit: Emit, checkpoint: Checkpo
             poster.write_bytes(encode_jpeg(peak, quality=POSTER_QUALITY, edge_px=video.width))
         with video.path.open("rb") as written:
             sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+    quality = _judge(animator, options.prompt, first, peak)
+    return Done(order.job_id, video, sha256, poster, watch.seconds, quality or None)
+
+
+def _judge(
+    animator: Animator, prompt: str, first: NDArray[np.uint8], peak: NDArray[np.uint8]
+) -> dict[str, float | str]:
+    """What the bundle can tell of its own answer; empty where it can't."""
+    quality: dict[str, float | str] = {}
     identity = animator.measure_identity(first, peak)
-    quality = None if identity is None else {"identity": round(identity, 4)}
-    return Done(order.job_id, video, sha256, poster, watch.seconds, quality)
+    if identity is not None:
+        quality["identity"] = round(identity, 4)
+    understood = animator.measure_language(prompt)
+    if understood is not None:
+        quality["similarity"] = round(understood.similarity, 4)
+        quality["understood_as"] = understood.understood_as
+    return quality
 
 
 def _draw(

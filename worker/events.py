@@ -125,7 +125,7 @@ class Done:
     sha256: str
     poster: Path | None
     metrics: Mapping[str, float]
-    quality: Mapping[str, float] | None
+    quality: Mapping[str, float | str] | None
 
 
 @dataclass(frozen=True)

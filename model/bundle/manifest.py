@@ -71,6 +71,7 @@ class Manifest:
     parity: Mapping[str, Any] = field(default_factory=dict)
     made_by: Mapping[str, Any] = field(default_factory=dict)
     card: str | None = None
+    language: str | None = None
     motion_steps: int = DEFAULT_MOTION_STEPS
     schema_version: int = SCHEMA_VERSION
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -112,6 +113,7 @@ class Manifest:
             parity=_mapping(data, "parity"),
             made_by=_mapping(data, "made_by"),
             card=_optional_text(data, "card"),
+            language=_optional_text(data, "language"),
             motion_steps=_count(data, "motion_steps") if "motion_steps" in data else DEFAULT_MOTION_STEPS,
             extra={key: value for key, value in data.items() if key not in known},
             sha256=sha256,
@@ -148,13 +150,14 @@ class Manifest:
             "license": self.license,
             "made_by": dict(self.made_by),
             "card": self.card,
+            **({} if self.language is None else {"language": self.language}),
             **self.extra,
         }
 
     def _check_references(self) -> None:
         named = {f"graphs.{graph}": name for graph, name in self.graphs.items() if name is not None}
         named["tokenizer"] = self.tokenizer
-        named |= {key: name for key in ("detector", "card") if (name := getattr(self, key)) is not None}
+        named |= {key: name for key in ("detector", "card", "language") if (name := getattr(self, key)) is not None}
         for place, name in named.items():
             if name not in self.files:
                 raise _invalid(f"{place} names {name!r}, which is not listed under files")

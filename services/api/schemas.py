@@ -91,7 +91,13 @@ class Animation(BaseModel):
     input: AnimationInput
     faces: list[Face] = Field(description="Faces found in the picture; empty where the model has no detector.")
     output: AnimationOutput | None
-    quality: dict[str, float] | None
+    quality: dict[str, float | str] | None = Field(
+        description=(
+            "What the model can tell of its answer; null when it can't. `identity`: cosine of the face's identity "
+            "before and after. `similarity`, 0 to 1: how near the prompt is to what the model was taught; near 0 it "
+            "asks for nothing that the model knows, and the face hardly moves. `understood_as`: what was understood."
+        )
+    )
     metrics: dict[str, float] = Field(description="Seconds spent, by stage.")
     model: AnimationModel
     error: AnimationError | None

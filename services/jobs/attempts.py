@@ -182,7 +182,7 @@ class Attempts(Database):
         self,
         lease: Lease,
         output: OutputFacts,
-        quality: Mapping[str, float] | None,
+        quality: Mapping[str, float | str] | None,
         metrics: Mapping[str, float],
         expires_at: datetime,
     ) -> None:

@@ -178,7 +178,7 @@ class JobRecord(BaseModel):
     completed_at: datetime | None = None
     expires_at: datetime | None = None
     output: OutputFacts | None = None
-    quality: dict[str, float] | None = None
+    quality: dict[str, float | str] | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     error: JobError | None = None
     worker: str | None = None

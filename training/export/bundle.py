@@ -22,13 +22,16 @@ from model.sessions import open_graph
 from training.export.card import write_card
 from training.export.graphs import OPSET, MappingGraph, PictureGraph, SynthesisGraph, export_module
 from training.export.halves import store_halves
+from training.export.language import describe_language
 from training.export.motion_graph import build_motion_graph
 from training.export.text import export_text_tower
 from training.faces.parameters import Z_DIM
+from training.language import embed_texts
 from training.networks.encoder import ImageTower, WPlusEncoder
 from training.networks.motion import MotionNetwork
 from training.networks.stylegan2 import Generator
 from training.networks.text import MAX_TOKENS, TextTower
+from training.vocabulary import write_tokenizer
 
 FPS = 24
 TOLERANCE = 1e-4
@@ -205,7 +208,8 @@ def export_bundle(
             raise ParityError(f"text: ONNX Runtime is {difference:.3g} off PyTorch; {TOLERANCE:.3g} is allowed")
         blobs["text.onnx"] = text_path.read_bytes()
     parity["text"] = {"max_abs": difference}
-    text = {"text.onnx": blobs.pop("text.onnx"), "tokenizer.json": parts.tokenizer.to_str().encode()}
+    text = {"text.onnx": blobs.pop("text.onnx"), "tokenizer.json": write_tokenizer(parts.tokenizer)}
+    text["language.json"] = describe_language(lambda sentences: embed_texts(parts.text, parts.tokenizer, sentences))
     files = {
         **blobs,
         "README.md": write_card(bundle_id, domain, synthesis.resolution, made_by, figures, parity).encode(),
@@ -234,6 +238,7 @@ def export_bundle(
         "license": "Apache-2.0",
         "made_by": {**made_by, "measured": dict(figures)},
         "card": "README.md",
+        "language": "language.json",
     }
     if not share_text:
         return write_bundle(directory, fields, {**files, **text})

@@ -20,6 +20,7 @@ import numpy as np
 from training.faces.wording import (
     Phrase,
     add_article,
+    common_phrases,
     grammar,
     inflect,
     normalise,
@@ -29,6 +30,7 @@ from training.faces.wording import (
     read_list,
     reserved_phrases,
     roughen,
+    short_phrases,
 )
 
 NEUTRAL = "neutral"
@@ -125,11 +127,17 @@ def _adjective(rng: np.random.Generator, p: Phrase) -> tuple[str, float]:
         f"{subject} looking {words}",
         f"make {_object(rng)} look {words}", f"look {words}", f"{subject} seems {words}", f"be {words}",
         f"{subject}, {words}", f"{_portrait(rng)} {subject} looking {words}", f"{subject} appears {words}",
-        f"{subject} becomes {words}", f"feeling {words}", f"{subject} feels {words}", f"I am {words}", f"she's {words}",
+        f"{subject} becomes {words}", f"feeling {words}", f"{subject} turns {words}",
+        f"{subject} suddenly looks {words}",
+        f"{subject} was {words}", f"{subject} is so {words} today", f"you are {words}", f"I feel {words}",
+        f"they look {words}", f"we are {words}", f"turn {_object(rng)} {words}", f"{words}!", f"{words} please",
+        f"{subject} is feeling {words}", f"{subject} got {words}", f"can you make {_object(rng)} look {words}?",
+        f"{words} {subject}" if not prepositional else words, f"animate {_object(rng)} to look {words}",
+        f"{subject} feels {words}", f"I am {words}", f"she's {words}",
         f"the person is {words}", f"getting {words}", f"{subject} gets {words}",
     ]  # fmt: skip
     if not prepositional:
-        kind = pick(rng, ("face", "expression", "look", "person", "man", "woman", "girl", "mood", "portrait"))
+        kind = pick(rng, grammar("kinds"))
         makers += [f"a {words} {kind}", f"{words} {kind}", f"with a {words} {kind}", f"{subject} with a {words} {kind}"]
     return pick(rng, makers), strength
 
@@ -153,6 +161,12 @@ def _verb(rng: np.random.Generator, p: Phrase) -> tuple[str, float]:
         f"make {_object(rng)} {base}", f"can you {base}?", f"let {_object(rng)} {base}", f"the person is {ing}",
         f"{_portrait(rng)} {subject} {ing}", f"{subject} starts to {base}", f"{subject}, {ing}", f"start {ing}",
         f"{subject} {ed}", f"I want {_object(rng)} to {base}", f"{subject} has to {base}", f"{subject} begins {ing}",
+        f"I {base}", f"you {base}", f"they {base}", f"they are {ing}", f"we are {ing}", f"I am {ing}", f"you're {ing}",
+        f"{subject} should {base}", f"{subject} wants to {base}", f"{subject} has been {ing}", f"{subject} was {ing}",
+        f"{subject} just {ed}", f"could you please {base}?", f"have {_object(rng)} {base}",
+        f"get {_object(rng)} to {base}",
+        f"tell {_object(rng)} to {base}", f"I'd like {_object(rng)} to {base}", f"animate {_object(rng)} {ing}",
+        f"{subject} while {ing}", f"slowly {base}", f"to {base}", f"go on, {base}", f"{subject} tries to {base}",
         f"try to {base}", f"{subject} can't stop {ing}", f"keep {ing}", f"now {base}", f"{subject} will {base}",
     )  # fmt: skip
     return pick(rng, makers), strength
@@ -210,13 +224,31 @@ _REALISE: dict[str, Callable[[np.random.Generator, Phrase], tuple[str, float]]] 
 }  # fmt: skip
 
 
+def _phrase(rng: np.random.Generator, expression: str, short: float = 0.0) -> Phrase:
+    """A base wording: any of them, or one of the plainest, which stand first in the lists.
+
+    `short` is the share of one- and two-word ones, which people deny and correct more than long ones.
+    """
+    draw = rng.random()
+    if draw < 0.2:
+        return pick(rng, common_phrases(expression))
+    if draw < 0.2 + short:
+        return pick(rng, short_phrases(expression))
+    return pick(rng, phrases(expression))
+
+
+def _template(rng: np.random.Generator, key: str, common: int = 30) -> str:
+    """A template of the grammar; every other time one of the commonest, which stand first."""
+    return str(pick(rng, grammar(key)[:common] if rng.random() < 0.5 else grammar(key)))
+
+
 def _single(rng: np.random.Generator, expression: str) -> Caption:
     if rng.random() < 0.05:
         prompts = [(t, v) for t, v in paper_prompts().items() if v[0][0] == expression]
         if prompts:
             text, targets = pick(rng, prompts)
             return Caption(pick(rng, (f"The person is {text}.", f"the person is {text}", text)), targets)
-    p = pick(rng, phrases(expression))
+    p = _phrase(rng, expression)
     text, strength = _REALISE[p.form](rng, p)
     return Caption(text, () if expression == NEUTRAL else ((expression, round(strength, 3)),))
 
@@ -224,7 +256,7 @@ def _single(rng: np.random.Generator, expression: str) -> Caption:
 def _fragment(rng: np.random.Generator, expression: str) -> tuple[str, str, float]:
     """One part of a compound: (as the main part, as the part after "with" or "while", strength)."""
     while True:
-        p = pick(rng, phrases(expression))
+        p = _phrase(rng, expression, short=0.2)
         if p.form == "adj" and len(p.text.split()) < 4:
             adverb, factor = pick(rng, grammar("adverbs")) if rng.random() < 0.15 else ("", 1.0)
             words = f"{adverb} {p.text}".strip()
@@ -272,45 +304,70 @@ def _compound(rng: np.random.Generator, expression: str) -> Caption:
     return Caption(joined.replace(" with with ", " with ").replace("while with", "with"), targets)
 
 
+def _affirmed(rng: np.random.Generator, expression: str) -> tuple[str, float] | None:
+    """A sentence with a negation in it that asks for the expression all the same: "can't stop smiling"."""
+    p = pick(rng, phrases(expression))
+    if p.form not in {"adj", "verb", "noun"}:
+        return None
+    _, possessive = pick(rng, grammar("subjects"))
+    if p.form == "verb":
+        verb = possess(rng, p.text, possessive)
+        text = pick(rng, grammar("still_verb")).format(v=verb, g=inflect(verb, "ing"))
+    elif p.form == "adj":
+        text = pick(rng, grammar("still_adj")).format(a=p.text)
+    else:
+        text = pick(rng, grammar("still_noun")).format(n=p.text).replace("a " + p.text, add_article(p.text))
+    return (f"{_subject(rng)} {text}" if rng.random() < 0.6 else text), p.strength
+
+
 def negate(rng: np.random.Generator, expression: str) -> str:
     """A sentence that denies an expression."""
     while True:
-        p = pick(rng, phrases(expression))
+        p = _phrase(rng, expression, short=0.4)
         if p.form != "free":
             break
     subject, possessive = pick(rng, grammar("subjects"))
     if p.form == "adj":
         other = pick(rng, phrases(pick(rng, EXPRESSION_CLASSES[:6]), "adj")).text
-        text = pick(rng, grammar("not_adj")).format(a=p.text, b=other)
+        text = _template(rng, "not_adj").format(a=p.text, b=other)
     elif p.form == "verb":
         verb = possess(rng, p.text, possessive)
-        text = pick(rng, grammar("not_verb")).format(v=verb, g=inflect(verb, "ing"))
+        text = _template(rng, "not_verb").format(v=verb, g=inflect(verb, "ing"))
     elif p.form == "noun":
-        text = pick(rng, grammar("not_noun")).format(n=p.text).replace("a " + p.text, add_article(p.text))
+        text = _template(rng, "not_noun", 12).format(n=p.text).replace("a " + p.text, add_article(p.text))
     else:
         text = pick(rng, grammar("not_state")).format(s=p.text)
-    if rng.random() < 0.6:
-        text = f"{subject} {text}" if rng.random() < 0.7 else f"{subject} is {text}".replace("is is", "is")
+    draw = rng.random()
+    if draw < 0.45:
+        text = f"{subject} {text}"
+    elif draw < 0.6:
+        text = f"{subject} is {text}".replace("is is", "is").replace("is isn't", "isn't")
+    elif draw < 0.65:
+        text = f"{_portrait(rng)} {subject}, {text}"
+    elif draw < 0.7:
+        text = f"{subject}, {text}"
     return text
+
+
+def _denied(rng: np.random.Generator, expression: str) -> str:
+    while True:
+        p = _phrase(rng, expression, short=0.5)
+        if p.form == "adj":
+            return p.text
+        if p.form == "verb":
+            return inflect(p.text, "ing")
+        if p.form == "noun" and rng.random() < 0.4:
+            return p.text
 
 
 def _corrected(rng: np.random.Generator, expression: str) -> Caption:
     """A sentence that denies one expression and asks for another: "not sad but smiling"."""
     other = pick(rng, [e for e in EXPRESSION_CLASSES if e != expression])
+    third = pick(rng, [e for e in EXPRESSION_CLASSES if e != expression])
     wanted, _, strength = _fragment(rng, expression)
-    adjective = rng.random() < 0.5 and phrases(other, "adj")
-    denied = (
-        pick(rng, phrases(other, "adj")).text if adjective else inflect(pick(rng, phrases(other, "verb")).text, "ing")
-    )
-    text = pick(rng, (
-        f"not {denied} but {wanted}", f"{wanted}, not {denied}", f"no longer {denied}, now {wanted}",
-        f"{wanted} without {denied}",
-        f"{wanted} instead of {denied}", f"stop {denied}, start {wanted}", f"not {denied}, {wanted}",
-        f"{wanted} but not {denied}",
-        f"{wanted} rather than {denied}", f"isn't {denied}, is {wanted}", f"not {denied}, just {wanted}",
-    ))  # fmt: skip
+    text = pick(rng, grammar("corrected")).format(d=_denied(rng, other), d2=_denied(rng, third), w=wanted)
     if rng.random() < 0.4:
-        text = f"{_subject(rng)} {pick(rng, ('is', ''))} {text}".replace("  ", " ")
+        text = f"{_subject(rng)} {pick(rng, ('is', ''))} {text}".replace("  ", " ").replace("is isn't", "isn't")
     return Caption(text, ((expression, round(strength, 3)),))
 
 
@@ -356,18 +413,20 @@ def _draw(rng: np.random.Generator, expression: str | None) -> Caption:
     wanted = expression
     if wanted is None:
         # A wink has two names, and words for both sides are half as many.
-        wanted = NEUTRAL if rng.random() < 0.22 else pick(rng, EXPRESSION_CLASSES)
+        wanted = NEUTRAL if rng.random() < 0.3 else pick(rng, EXPRESSION_CLASSES)
     draw = rng.random()
     if wanted == NEUTRAL:
-        if draw < 0.35:
+        if draw < 0.2:
             return _single(rng, NEUTRAL)
-        if draw < 0.7:
+        if draw < 0.66:
             return Caption(negate(rng, pick(rng, EXPRESSION_CLASSES)), ())
         return Caption(unrelated(rng), ())
     if draw < 0.13:
         return _compound(rng, wanted)
-    if draw < 0.17:
+    if draw < 0.21:
         return _corrected(rng, wanted)
+    if draw < 0.24 and (affirmed := _affirmed(rng, wanted)) is not None:
+        return Caption(affirmed[0], ((wanted, affirmed[1]),))
     return _single(rng, wanted)
 
 

@@ -61,6 +61,21 @@ def phrases(expression: str, form: str | None = None) -> tuple[Phrase, ...]:
     return tuple(found)
 
 
+@cache
+def common_phrases(expression: str, count: int = 10) -> tuple[Phrase, ...]:
+    """The first wordings of each form, which are the plainest."""
+    found: list[Phrase] = []
+    for form in read_list("phrases")[expression]:
+        found += phrases(expression, form)[:count]
+    return tuple(found)
+
+
+@cache
+def short_phrases(expression: str) -> tuple[Phrase, ...]:
+    """Adjectives, verbs and nouns of one or two words."""
+    return tuple(p for p in phrases(expression) if p.form in {"adj", "verb", "noun"} and len(p.text.split()) < 3)
+
+
 def heldout_phrases() -> dict[str, Any]:
     """The frozen test wordings by gate name or expression, with "neutral", "negated", "unrelated" and "compounds"."""
     loaded: dict[str, Any] = read_list("heldout_phrases")
