@@ -215,10 +215,14 @@ def compare_methods(
     cases = build_cases(animator, judge.domain, phrases, settings.people, settings.frames)
     flow = open_flow(settings.flow_weights)
     bench = Bench(animator, judge.domain, FrameReader(judge), towers, flow, settings.level)
-    bench.strips = {number for number in range(len(cases)) if number % settings.people == 0}
     clock = Clock(report, len(cases))
     trials: list[Trial] = []
+    drawn: set[str] = set()
     for number, case in enumerate(cases):
-        trials += bench.try_case(number, case, shown)
+        # One strip an expression: the first of its cases that has a target.
+        bench.strips = {number} if case.expression not in drawn else set()
+        found = bench.try_case(number, case, shown)
+        drawn |= {trial.expression for trial in found if trial.cells is not None}
+        trials += found
         clock.tell(number + 1, "faces and sentences")
     return Outcome(animator.manifest, settings, shown, trials, flow.name, towers.name)

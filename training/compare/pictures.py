@@ -15,7 +15,7 @@ from training.metrics.flow import Flow, colour_flow, draw_wheel
 Frames = npt.NDArray[np.uint8]
 COLUMNS = 8
 CELL_PX = 96
-LABEL_PX = 118
+LABEL_PX = 122
 GAP_PX = 2
 QUALITY = 86
 
@@ -46,18 +46,17 @@ def draw_grid(rows: Sequence[tuple[str, Frames]], size_px: int = CELL_PX) -> Ima
 
 def break_label(label: str) -> list[str]:
     """Break a label into lines that fit the margin."""
-    return textwrap.wrap(label, 17)
+    return textwrap.wrap(label, 16)
 
 
 def draw_flow(rows: Sequence[tuple[str, Flow]]) -> tuple[Image.Image, float]:
     """Paint the flow of every method with one scale and put the colour wheel below → picture, px of full colour.
 
-    The scale suits the middle one of the methods; a louder one is simply of full colour everywhere.
+    The scale suits the first row, which is ours; a louder one is simply of full colour.
 
     Shapes: rows (label, flow [K,H,W,2]).
     """
-    loud = [float(np.quantile(np.linalg.norm(flow, axis=-1), 0.995)) for _, flow in rows]
-    full_px = max(float(np.median(loud)), 0.05)
+    full_px = max(float(np.quantile(np.linalg.norm(rows[0][1], axis=-1), 0.995)), 0.05)
     painted = [(label, colour_flow(flow, full_px)) for label, flow in rows]
     wheel = draw_wheel(CELL_PX)
     return draw_grid([*painted, (f"full colour: {full_px:.2g} px a frame", wheel[None])]), full_px

@@ -203,7 +203,7 @@ def compose(outcome: Outcome, pictures: dict[str, list[Picture]]) -> list[Block]
         figure_table(outcome, equal=False),
         *pictures["lines"],
         Heading("Strips"),
-        Paragraph("The first of the held-out faces at equal progress; eight of the frames, first to last."),
+        Paragraph("The first held-out face that ours moves, at equal progress; eight of the frames, first to last."),
         *pictures["strips"],
         Heading("Flow"),
         Paragraph("Hue is the direction, depth of colour the speed; white stands still. Same video as the strip."),
@@ -342,7 +342,10 @@ def _number(value: float) -> str:
 def _spread(summary: Summary) -> str:
     if not np.isfinite(summary.mean):
         return "–"
-    return f"{summary.mean:.3g}" + (f" ± {summary.error:.1g}" if np.isfinite(summary.error) else "")
+    if not np.isfinite(summary.error) or summary.error == 0:
+        return f"{summary.mean:.3g}"
+    places = min(max(1 - int(np.floor(np.log10(summary.error))), 0), 6)  # two digits of the error
+    return f"{summary.mean:.{places}f} ± {summary.error:.{places}f}"
 
 
 def _finite(value: float) -> float | None:

@@ -84,10 +84,10 @@ def test_labels_fit_their_margin(label: str) -> None:
 
 def test_flow_of_all_methods_has_one_scale() -> None:
     slow, fast = np.full((2, 8, 8, 2), 0.5, np.float32), np.full((2, 8, 8, 2), 1.0, np.float32)
-    sheet, full_px = draw_flow([("slow", slow), ("fast", fast), ("jumps", 50 * fast)])
-    assert full_px == pytest.approx(2**0.5, rel=0.01), "one method that jumps must not bleach the others"
+    sheet, full_px = draw_flow([("fast", fast), ("slow", slow), ("jumps", 50 * fast)])
+    assert full_px == pytest.approx(2**0.5, rel=0.01), "a rival that jumps must not bleach the others"
     at = LABEL_PX + CELL_PX // 2
-    pale, deep = sheet.getpixel((at, CELL_PX // 2)), sheet.getpixel((at, CELL_PX + GAP_PX + CELL_PX // 2))
+    deep, pale = sheet.getpixel((at, CELL_PX // 2)), sheet.getpixel((at, CELL_PX + GAP_PX + CELL_PX // 2))
     assert isinstance(pale, tuple)
     assert isinstance(deep, tuple)
     assert min(pale) > min(deep) + 80, "half as fast is half as deep"
