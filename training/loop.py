@@ -19,7 +19,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from training.errors import CheckpointMismatchError, DamagedCheckpointError, DivergedError, InterruptedRunError
+from training.errors import (
+    CheckpointMismatchError,
+    DamagedCheckpointError,
+    DataError,
+    DivergedError,
+    InterruptedRunError,
+)
 from training.files import PatientFile, check_room, hold_signals, tell_full_disk, write_atomically
 from training.optimizers import set_learning_rate
 from training.ranks import any_rank, current_ranks
@@ -319,7 +325,8 @@ def train(
     """Run a stage to its last step, resuming what the folder holds, and give the averaged weights.
 
     Raises: DivergedError when a loss is not finite; InterruptedRunError after SIGINT or SIGTERM, with a checkpoint
-    written; CheckpointMismatchError, DamagedCheckpointError, DiskFullError.
+    written; DataError after a bad picture, with a checkpoint written; CheckpointMismatchError, DamagedCheckpointError,
+    DiskFullError.
     """
     ranks, device = current_ranks(), find_device(stage)
     averaged = stage.averaged if isinstance(stage, OwnAverage) else stage.modules
@@ -336,7 +343,13 @@ def train(
     started = saved = time.monotonic()
     with hold_signals() as stop:
         for step in range(first, stage.steps):
-            figures = _take_step(stage, step, folder)
+            try:
+                figures = _take_step(stage, step, folder)
+            except DataError:
+                # stages read before they change anything: what was learnt so far is not lost with a bad picture
+                if step > first and ranks.is_main:
+                    save_checkpoint(stage, ema, step, folder)
+                raise
             done = step + 1
             _average(stage, ema, step)
             last = done == stage.steps

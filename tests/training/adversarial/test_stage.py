@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from training.adversarial.draws import Draws, Kind, NoiseSource, pick_crossovers
 from training.adversarial.losses import path_lengths, path_penalty, r1_penalty
 from training.adversarial.pictures import PoolPictures
 from training.adversarial.stage import AdversarialStage, build_lazy_adam, check_recipe
-from training.errors import InterruptedRunError
-from training.loop import train
+from training.errors import DataError, InterruptedRunError
+from training.loop import CHECKPOINT, train
 from training.recipes.adversarial import ADVERSARIAL_RECIPES, GAN_SMOKE
 
 CPU = torch.device("cpu")
@@ -170,6 +171,65 @@ def test_a_cut_run_goes_on_bit_for_bit(pictures, tmp_path):
     logged = [(tmp_path / part / "stats.jsonl").read_text().splitlines() for part in ("whole", "cut")]
     for one, other in zip(*(map(json.loads, lines) for lines in logged), strict=True):
         assert {**one, "s_per_step": 0} == {**other, "s_per_step": 0}
+
+
+def test_a_picture_that_breaks_in_the_middle_costs_no_step(pictures, tmp_path):
+    class Breaking(PoolPictures):
+        broken = True
+
+        def read(self, index):
+            if self.broken and index == bad:
+                raise DataError("faces/7.png can't be read as a picture")
+            return super().read(index)
+
+    bad = AdversarialStage(TINY, pictures, CPU, threads=0).reader.order.at(8 * 2 + 2)[0]  # first seen in step 2
+    stage = AdversarialStage(TINY, Breaking(pictures.pictures), CPU, threads=0)
+    with pytest.raises(DataError, match=r"7\.png can't be read"):
+        train(stage, tmp_path, {}, report=quiet)
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 2
+    resumed, whole = start(pictures), start(pictures)
+    train(resumed, tmp_path, {}, report=quiet)
+    train(whole, tmp_path / "whole", {}, report=quiet)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+
+
+GOLDEN = Path(__file__).with_name("golden_losses.json")
+
+
+def run_golden():
+    """200 steps of a very small run in float64: generator's and discriminator's loss, R1, path length, p."""
+    recipe = dataclasses.replace(
+        TINY,
+        resolution=8,
+        channels=(6, 6),
+        batch=4,
+        micro_batch=4,
+        kimg=0.8,
+        precision="float64",
+        r1_interval=16,
+        path_interval=8,
+        path_shrink=4,
+        augment_kimg=4.0,
+    )
+    pictures = PoolPictures(np.random.default_rng(5).integers(0, 255, (16, 8, 8, 3), dtype=np.uint8))
+    stage = AdversarialStage(recipe, pictures, CPU, threads=0)
+    assert recipe.steps == 200
+    names = ("generator", "discriminator", "r1", "path_length", "augment_p")
+    curves = {name: [] for name in names}
+    for step in range(200):
+        figures = stage.advance(step)
+        if (step + 1) % 10 == 0:
+            for name in names:
+                curves[name].append(round(figures[name], 6))
+    return curves
+
+
+def test_200_steps_reproduce_the_golden_curves():
+    golden = json.loads(GOLDEN.read_text())
+    for name, curve in run_golden().items():
+        np.testing.assert_allclose(curve, golden[name], rtol=1e-4, atol=1e-4, err_msg=name)
+    assert golden["augment_p"][0] - golden["augment_p"][-1] > 0.05  # the curves do go somewhere
 
 
 def test_the_average_follows_the_generator_by_its_half_life(pictures):
