@@ -86,6 +86,10 @@ check: lint types layers openapi-check test ## everything that must hold before 
 bench: $(EVERYTHING) ## measure frames per second, latency, overhead and memory
 	$(BIN)/python -m bench $(ARGS)
 
+.PHONY: bench-train
+bench-train: $(EVERYTHING) ## measure images per second of every training stage, against the plain way
+	$(BIN)/python -m bench.train $(ARGS)
+
 .PHONY: page-picture
 page-picture: $(EVERYTHING) ## take docs/images/page.png anew (needs Chromium)
 	$(BIN)/python -m tests.e2e.page_picture $(ARGS)

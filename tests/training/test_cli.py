@@ -211,8 +211,8 @@ def test_a_missing_stage_is_named(run, faces, tmp_path):
     refused(animato_train("motion", *SMOKE, "--data", faces, "--out", run), "run inversion first")
     refused(animato_train("export", *SMOKE, "--out", run), "checkpoint: run inversion first")
     refused(animato_train("inversion", *SMOKE, "--data", faces, "--out", tmp_path), "run the gan stage first")
-    refused(animato_train("motion", "--recipe", "smoke", "--out", tmp_path), "run the encoder stage first")
-    refused(animato_train("motion", "--recipe", "paper-smoke", "--out", tmp_path), "give --base RUN")
+    refused(animato_train("motion", "--recipe", "smoke", "--out", tmp_path / "a"), "run the encoder stage first")
+    refused(animato_train("motion", "--recipe", "paper-smoke", "--out", tmp_path / "b"), "give --base RUN")
 
 
 def test_another_pool_in_the_folder_is_refused(tmp_path):

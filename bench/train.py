@@ -1,0 +1,228 @@
+"""Training speed: images a second of every stage against the plain way of the same step, in the same run.
+
+`python -m bench.train` writes ``out/bench-train.json`` and prints a table; ``--document`` puts it into
+docs/benchmarks.md. Plain is: modulated convolutions one by one as the equations have them (training.networks.reference)
+for what draws or judges pictures; float32 without channels-last for the rest. Needs torch; nothing here serves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.machine import describe_machine
+from bench.report import Figure, to_json, to_markdown, write_between_marks
+from training.adversarial.pictures import PoolPictures
+from training.adversarial.stage import AdversarialStage
+from training.devices import autocast
+from training.embedding import EmbeddingStage, Features
+from training.encoder import FactorStage, Inversion, InversionStage, build_factor_head, build_trunk
+from training.faces.expressions import EXPRESSIONS
+from training.faces.parameters import NUM_CONTINUOUS, Z_DIM
+from training.generator import GeneratorStage, build_generator
+from training.loop import SteppedStage
+from training.motion import MotionStage
+from training.networks import reference
+from training.networks.discriminator import Discriminator
+from training.networks.encoder import ImageTower
+from training.networks.synthesis import SynthesisNetwork
+from training.optimizers import set_learning_rate
+from training.recipes import (
+    EmbeddingRecipe,
+    EncoderRecipe,
+    GeneratorPhase,
+    GeneratorRecipe,
+    InversionRecipe,
+    MotionRecipe,
+)
+from training.recipes.adversarial import OWN_FACES_64
+from training.renders import Pool
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE_PX = 64
+CHANNELS = (128, 128, 128, 96, 48)
+ROUNDS = 3
+Act = Callable[[], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A step to be timed, and how many pictures it handles."""
+
+    name: str
+    pictures: int
+    act: Act
+    plain: Act
+    compared_with: str
+
+
+def make_pool(count: int, size_px: int) -> Pool:
+    """A pool of noise: what is drawn on it does not change the time."""
+    rng = np.random.default_rng(0)
+    factors = rng.standard_normal((count, Z_DIM)).astype(np.float32)
+    factors[:, NUM_CONTINUOUS:] = 0
+    return Pool(rng.integers(0, 256, (count, size_px, size_px, 3), dtype=np.uint8), factors)
+
+
+def take_step(stage: Any, step: int = 1) -> None:
+    """Do what the loop does in a step."""
+    if isinstance(stage, SteppedStage):
+        stage.advance(step)
+        return
+    set_learning_rate(stage.optimizers, stage.learning_rate(step))
+    loss, _ = stage.loss(step)
+    for optimizer in stage.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    for optimizer in stage.optimizers:
+        optimizer.step()
+
+
+@contextlib.contextmanager
+def plainly(stage: Any) -> Iterator[None]:
+    """Compute a stage's steps in the plain way: reference networks, float32, no channels-last."""
+    rooms = [room for name, room in sys.modules.items() if name.startswith("training.") and hasattr(room, "autocast")]
+
+    def draw(self: SynthesisNetwork, ws: torch.Tensor, *_: Any, noise_mode: Any = "const", **__: Any) -> torch.Tensor:
+        return reference.synthesize(self, ws, noise_mode)
+
+    def judge(self: Discriminator, image: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+        return reference.judge(self, image, c)
+
+    stage.modules.to(memory_format=torch.contiguous_format)
+    with contextlib.ExitStack() as stack:
+        for room in rooms:
+            if room.autocast is autocast:
+                stack.enter_context(mock.patch.object(room, "autocast", return_value=contextlib.nullcontext()))
+        if hasattr(stage.recipe, "precision"):
+            exact = dataclasses.replace(stage.recipe, precision="float32")
+            stack.enter_context(mock.patch.object(stage, "recipe", exact))
+        stack.enter_context(mock.patch.object(SynthesisNetwork, "forward", draw))
+        stack.enter_context(mock.patch.object(Discriminator, "forward", judge))
+        yield
+    stage.modules.to(memory_format=torch.channels_last)
+
+
+def subject(name: str, pictures: int, stage: Any, act: Act | None = None, plain_words: str = "float32") -> Subject:
+    """Give a stage's step and its plain twin."""
+    chosen = act or (lambda: take_step(stage))
+
+    def plain() -> None:
+        with plainly(stage):
+            chosen()
+
+    return Subject(name, pictures, chosen, plain, plain_words)
+
+
+def build_subjects(device: torch.device) -> Iterator[Subject]:
+    """Give one stage after the other, made when it is asked for."""
+    one_by_one = "one modulated convolution a picture, float32"
+    phase = GeneratorPhase(SIZE_PX, 100, batch=8, lr=1e-3, crop=0.0)
+    recipe = GeneratorRecipe(CHANNELS, 128, (phase,))
+    pool = make_pool(64, SIZE_PX)
+    yield subject(f"generator, {SIZE_PX} px", 8, GeneratorStage(recipe, pool, pool, device), None, one_by_one)
+    gan = dataclasses.replace(OWN_FACES_64, batch=8, micro_batch=8, augment="none")
+    stage = AdversarialStage(gan, PoolPictures(pool.pictures), device, threads=0)
+    real = [stage.reader.read(0, 0)]
+    parts: dict[str, Act] = {
+        "G": lambda: stage._train_generator(1),
+        "D": lambda: stage._train_discriminator(1, real),
+    }
+    for part, act in parts.items():
+        yield subject(f"adversarial {part} step, {SIZE_PX} px", 8, stage, act, one_by_one)
+    faces = make_pool(32, 128)
+    encoder = EncoderRecipe(batch=8)
+    yield subject("encoder, 128 px", 8, FactorStage(encoder, faces, faces, 128, device))
+    yield from _build_inversion(device, encoder, faces, one_by_one)
+    if device.type == "cpu":  # stages on stored features take no device
+        yield from _build_heads(encoder)
+
+
+def _build_inversion(device: torch.device, encoder: EncoderRecipe, faces: Pool, words: str) -> Iterator[Subject]:
+    phase = GeneratorPhase(128, 100, batch=4, lr=1e-3, crop=0.0)
+    generator = build_generator(GeneratorRecipe((*CHANNELS, 24), 128, (phase,)))
+    inversion = Inversion(build_trunk(encoder), build_factor_head(encoder), generator)
+    stage = InversionStage(InversionRecipe(w_steps=0, batch=4), inversion, faces, faces, 128, device)
+    yield subject("inversion, 128 px", 4, stage, None, words)
+
+
+def _build_heads(encoder: EncoderRecipe) -> Iterator[Subject]:
+    def embed(texts: Any) -> torch.Tensor:
+        return nn.functional.normalize(torch.randn(len(texts), 128), dim=1)
+
+    def features(count: int) -> Features:
+        return Features(torch.randn(count, encoder.feature_dim), torch.from_numpy(make_pool(count, 4).factors))
+
+    tower = ImageTower(build_trunk(encoder), 128)
+    pairs = 4 * len(EXPRESSIONS)
+    stage: Any = EmbeddingStage(EmbeddingRecipe(captions=4), tower, embed, features(256), features(pairs), features(32))
+    yield subject("embedding, stored features", 2 * EmbeddingRecipe().batch, stage)
+    generator = build_generator(GeneratorRecipe(CHANNELS, 128, (GeneratorPhase(SIZE_PX, 1, 1, 1.0, 0.0),)))
+    motion = MotionRecipe(captions=700, batch=32)
+    stage = MotionStage(motion, generator.mapping, tower, embed, [features(400)], generator.synthesis.num_ws)
+    yield subject("motion, sequences", motion.batch, stage)
+
+
+def time_act(act: Act, device: torch.device, budget_s: float) -> float:
+    """Give the seconds that an act takes: the median of rounds, in processor time on a CPU."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    act()  # warm-up
+    rounds = []
+    for _ in range(ROUNDS):
+        started, count = clock(), 0
+        while count == 0 or clock() - started < budget_s / ROUNDS:
+            act()
+            count += 1
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        rounds.append((clock() - started) / count)
+    return statistics.median(rounds)
+
+
+def measure_training(device: torch.device, budget_s: float = 3.0) -> list[Figure]:
+    """Measure every stage on a device; `budget_s` is for each of the two ways of a stage."""
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "one core"
+    figures = []
+    for each in build_subjects(device):
+        seconds, plain = time_act(each.act, device, budget_s), time_act(each.plain, device, budget_s)
+        unit = "sequences/s" if "sequences" in each.name else "images/s"
+        name = f"training, {each.name}, {where}"
+        figures.append(Figure(name, each.pictures / seconds, unit, each.pictures / plain, each.compared_with))
+        sys.stderr.write(f"{name}: {figures[-1].value:.1f} {unit}, {figures[-1].ratio:.2f} times the plain way\n")
+    return figures
+
+
+def main() -> None:
+    """Measure on one core, and on the first GPU where there is one."""
+    parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
+    parser.add_argument("--budget", type=float, default=3.0, help="seconds a measurement (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("out/bench-train.json"), help="default: %(default)s")
+    parser.add_argument("--document", action="store_true", help="also put the table into docs/benchmarks.md")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    machine = describe_machine()
+    figures = measure_training(torch.device("cpu"), arguments.budget)
+    if torch.cuda.is_available():
+        figures += measure_training(torch.device("cuda", 0), arguments.budget)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(to_json(figures, machine), encoding="utf-8")
+    if arguments.document:
+        write_between_marks(ROOT / "docs" / "benchmarks.md", "training", to_markdown(figures, machine))
+    sys.stdout.write(to_markdown(figures, machine))
+
+
+if __name__ == "__main__":
+    main()
