@@ -41,14 +41,16 @@ class LanguageScale:
         prototypes: NDArray[np.float32],  # [len(names), embed_dim], unit norm
         floor: float,  # cosine that counts as 0
         ceiling: float,  # cosine that counts as 1
+        paired: int | None = None,  # so many of the first rows may be asked for two at a time; None: all
     ) -> None:
         self._floor, self._ceiling = floor, ceiling
         asked = [(name, row) for name, row in zip(names, prototypes, strict=True) if name != neutral]
         self._single = len(asked)
         rows = [row for _, row in asked]
         self._names = [name for name, _ in asked]
-        for i, (name, row) in enumerate(asked):
-            for other, second in asked[i + 1 :]:
+        pairs = asked[:paired]
+        for i, (name, row) in enumerate(pairs):
+            for other, second in pairs[i + 1 :]:
                 if other != name:
                     self._names.append(f"{name} and {other}")
                     rows.append((row + second) / np.linalg.norm(row + second))
@@ -82,7 +84,10 @@ class LanguageScale:
             raise _unfit("prototypes must be rows of numbers") from error
         if prototypes.shape != (len(names), embed_dim) or not np.isfinite(prototypes).all():
             raise _unfit(f"prototypes must be {len(names)} rows of {embed_dim} numbers")
-        return cls(names, neutral, prototypes, floor, ceiling)
+        paired = found.get("paired")
+        if paired is not None and (isinstance(paired, bool) or not isinstance(paired, int) or paired < 0):
+            raise _unfit("paired must be a whole number")
+        return cls(names, neutral, prototypes, floor, ceiling, paired)
 
     def judge(self, embeds: Sequence[NDArray[np.float32]]) -> Understanding:
         """Judge the parts of a prompt; a sequence is understood as well as its worst part.

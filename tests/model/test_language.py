@@ -60,6 +60,14 @@ def test_a_name_is_never_paired_with_itself(scale: LanguageScale) -> None:
     assert scale.judge([mix(0, 1, 1, 0)]).understood_as == "winking"
 
 
+def test_only_the_paired_ones_are_asked_for_two_at_a_time() -> None:
+    names = ["smiling", "neutral", "winking", "smiling"]
+    alone = LanguageScale.from_bytes(content(names=names, paired=1), 4)
+    assert alone.judge([mix(1, 0, 1.01, 0)]).understood_as == "winking"
+    two = LanguageScale.from_bytes(content(names=names, paired=2), 4)
+    assert two.judge([mix(1, 0, 1.01, 0)]).understood_as == "smiling and winking"
+
+
 def test_a_sequence_is_as_good_as_its_worst_part(scale: LanguageScale) -> None:
     found = scale.judge([mix(1, 0, 0, 0), mix(0, 1, 0, 0), mix(0, 0, 0, 1)])
     assert (found.understood_as, found.similarity) == ("smiling, then winking, then neutral", 0)
@@ -75,6 +83,7 @@ def test_a_sequence_is_as_good_as_its_worst_part(scale: LanguageScale) -> None:
         (content(floor="low"), "floor must be a number"),
         (content(ceiling=True), "ceiling must be a number"),
         (content(floor=0.9), "below ceiling"),
+        (content(paired=-1), "paired"),
         (content(prototypes=[[1, 2], [3]]), "prototypes"),
         (content(prototypes=[[1.0, 0, 0, 0]]), "4 rows of 4"),
         (content(prototypes=[["a"] * 4] * 4), "prototypes"),

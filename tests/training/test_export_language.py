@@ -39,6 +39,7 @@ def embed(texts: list[str]) -> torch.Tensor:
 def test_the_bounds_are_what_unrelated_and_plain_sentences_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     axes = torch.eye(len(LABELS))
     monkeypatch.setattr(language, "class_prototypes", lambda _: axes)
+    monkeypatch.setattr(language, "weak_prototypes", lambda _: F.normalize(axes[:-1] + 3 * axes[-1], dim=1) * 1e-3)
     asked = {c.text: EXPRESSION_CLASSES.index(c.targets[0][0]) for c in language.plain_captions(220, 91)}
 
     def knowing(texts: list[str]) -> torch.Tensor:
@@ -59,7 +60,8 @@ def test_the_bounds_are_what_unrelated_and_plain_sentences_reach(monkeypatch: py
 def test_a_tower_that_tells_nothing_apart_still_has_bounds_in_order() -> None:
     found = json.loads(describe_language(embed, count=110))
     assert found["floor"] < found["ceiling"]
-    assert len(found["prototypes"]) == len(LABELS)
+    assert len(found["prototypes"]) == len(found["names"]) == len(LABELS) + len(EXPRESSION_CLASSES)
+    assert found["paired"] == len(EXPRESSION_CLASSES)
 
 
 def test_every_shown_name_is_of_a_label() -> None:
