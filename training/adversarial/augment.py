@@ -198,14 +198,14 @@ def move_pictures(pictures: Tensor, geometry: Array) -> Tensor:
     length = 2 * (middle - lowest) + 1
     x = x[:, :, 2 * pad + lowest :, 2 * pad + lowest :][:, :, :length, :length]
     # the taps of pixels 0 … R − 1 cover the places 0 … 2R + 9 of the moved raster
-    places = torch.arange(2 * size + count - 2, dtype=torch.float64) - middle
+    places = torch.arange(2 * size + count - 2, dtype=pictures.dtype, device=pictures.device) - middle
     row, column = torch.meshgrid(places, places, indexing="ij")
-    m = torch.from_numpy(geometry)[:, None, None]
+    m = torch.from_numpy(geometry).to(pictures)[:, None, None]
     # a shift is given in pixels of the picture, which are two here
     source_x = m[..., 0, 0] * column + m[..., 0, 1] * row + 2 * m[..., 0, 2]
     source_y = m[..., 1, 0] * column + m[..., 1, 1] * row + 2 * m[..., 1, 2]
     grid = torch.stack([source_x, source_y], 3) / (middle - lowest)
-    x = sample_reflected(x, grid.to(pictures))
+    x = sample_reflected(x, grid)
     for axis in (2, 3):
         x = _halve(x, taps, axis)
     return x
