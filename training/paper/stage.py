@@ -22,7 +22,7 @@ from training.paper.losses import (
     telling_loss,
 )
 from training.paper.parts import FrozenParts
-from training.paper.towers import Towers, contrastive_loss, plain_loss
+from training.paper.towers import Towers, contrastive_loss, plain_loss, resize
 from training.recipes.paper import PaperRecipe
 
 Pictures = Callable[[np.random.Generator, int], Tensor]
@@ -135,7 +135,9 @@ class PaperStage:
         if weights.latent:
             found["latent"] = latent_loss(offsets)
         if pictures is not None and (weights.perceptual or weights.l1 or weights.l2 or weights.identity):
-            drawn, wanted = torch.cat([parts.draw(first_ws), last]), pictures.repeat(2, 1, 1, 1)
+            # frames are brought to the pictures' size, as published (1024 px to 224)
+            drawn = resize(torch.cat([parts.draw(first_ws), last]), pictures.shape[-1])
+            wanted = pictures.repeat(2, 1, 1, 1)
             # sums over the two frames, means over the batch
             if weights.perceptual:
                 found["perceptual"] = 2 * parts.distance(drawn, wanted).mean()

@@ -73,6 +73,15 @@ def test_every_loss_counts_and_only_those_that_are_asked_for(parts):
     assert set(bare) == named - {"perceptual", "language", "adversarial"} | {"loss"}
 
 
+def test_frames_are_compared_at_the_pictures_size(parts):
+    """A generator may draw larger than the pictures are: 1024 px against 224 in the paper."""
+    stage = build(parts, weights=ALL)
+    stage.pictures = lambda rng, count: torch.nn.functional.avg_pool2d(draw_pictures(rng, count), 2)
+    figures = stage.advance(0)
+    assert 0 < figures["l1"] < 4
+    assert 0 < figures["perceptual"] < 8
+
+
 def test_training_lowers_the_loss_on_one_batch(parts):
     stage = build(parts, steps=30, lr_towers=0.0)
     losses = []
