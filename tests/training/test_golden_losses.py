@@ -1,0 +1,53 @@
+"""200 steps of every loop reproduce the committed curves; a loss that is changed by a twentieth does not."""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.golden_losses import loops
+from training.embedding import contrast_pictures
+
+TOLERANCE = 0.02
+"""Of a curve's mean size: other CPUs round otherwise, and 200 steps make that visible; half of the change to notice."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def worst_gap(given: loops.Curve, wanted: loops.Curve) -> float:
+    """The largest difference of any loss, as a share of that loss's mean size."""
+    assert set(given) == set(wanted)
+    return max(
+        float(np.abs(np.subtract(given[name], wanted[name])).max() / np.abs(wanted[name]).mean()) for name in wanted
+    )
+
+
+@pytest.mark.parametrize("name", loops.LOOPS)
+def test_the_loop_follows_its_curve(name):
+    curve = loops.run(loops.LOOPS[name])
+    assert len(curve["loss"]) == 10
+    assert worst_gap(curve, loops.read(name)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", loops.LOOPS)
+def test_a_twentieth_more_would_be_noticed(name):
+    wanted = loops.read(name)
+    for changed in wanted:
+        given = wanted | {changed: [1.05 * value for value in wanted[changed]]}
+        assert worst_gap(given, wanted) > TOLERANCE
+
+
+def test_a_changed_loss_is_noticed():
+    def more(*arguments):
+        return 1.05 * contrast_pictures(*arguments)
+
+    with mock.patch("training.embedding.contrast_pictures", more):
+        curve = loops.run(loops.LOOPS["embedding"])
+    assert worst_gap(curve, loops.read("embedding")) > TOLERANCE
