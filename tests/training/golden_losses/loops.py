@@ -142,7 +142,7 @@ def build_pyramid_loop() -> Any:
     """The e4e encoder with its latent discriminator."""
     generator, judge = build_networks(dataclasses.replace(GAN_SMOKE, channels=(8, 8, 6, 6)))
     pictures = PoolPictures(make_pool(16, 32).pictures)
-    recipe = dataclasses.replace(TINY, steps=STEPS, batch=2, lr=4e-4, unlock_from=40, unlock_every=20)
+    recipe = dataclasses.replace(TINY, steps=STEPS, batch=2, lr=1e-4, latent_lr=1e-4, unlock_from=40, unlock_every=20)
     return EncoderStage(recipe, parts_of_generator(generator, judge), pictures, pictures)
 
 
