@@ -36,6 +36,9 @@ from training.renders import Pool, open_pool, render_pool
 
 HELD_OUT_FEATURES = 256
 TEXT_MARK = "text.sha256"
+JUDGED = ("progress", "off_target", "identity")
+CARD_NOTE = "card-note.md"
+"""In the run folder: what the model card shall say about this very run, by hand."""
 
 
 class MissingStageError(RuntimeError):
@@ -156,6 +159,7 @@ class Run:
             made_by=made_by,
             figures=self.read_figures(),
             share_text=share_text,
+            note=note.read_text() if (note := self.folder / CARD_NOTE).exists() else "",
         )
         self.report(f"export: {path} ({sum(file.stat().st_size for file in path.iterdir()) / 1e6:.1f} MB)")
         return path
@@ -279,8 +283,10 @@ class Run:
             figures |= {f"{stage}.{name}": float(held[-1][f"held_{name}"]) for name in names}
         judged = self.folder / "evaluation.json"
         if judged.exists():
-            for name, measured in json.loads(judged.read_text())["expressions"].items():
-                figures |= {f"judge.{name}.{key}": float(measured[key]) for key in ("progress", "off_target")}
+            report = json.loads(judged.read_text())
+            figures["judge.language_top1"] = float(report["language_top1"])
+            for name, measured in report["expressions"].items():
+                figures |= {f"judge.{name}.{key}": float(measured[key]) for key in JUDGED}
         return figures
 
     # --- inside ---------------------------------------------------------------------------------------------

@@ -41,13 +41,16 @@ def draw(animator: Animator, face: Face, prompt: str, frames: int) -> Frames:
 
 def test_manifest_says_what_is_inside() -> None:
     manifest = read_bundle(BUNDLE).manifest
-    assert (manifest.id, manifest.domain, manifest.resolution) == ("human", "human", 128)
+    assert (manifest.id, manifest.domain, manifest.resolution) == ("human", "human", 256)
     assert set(CORE) <= set(manifest.expressions)
     assert manifest.presets
     assert manifest.license == "Apache-2.0"
     assert manifest.card is not None
     assert len(read_bundle(BUNDLE).read(manifest.card)) > 500
-    assert sum(entry.bytes for entry in manifest.files.values()) < 60_000_000
+    own = sum(entry.bytes for entry in manifest.files.values() if not entry.shared)
+    shared = sum(entry.bytes for entry in manifest.files.values() if entry.shared)
+    assert own <= 12_000_000
+    assert shared <= 24_000_000
 
 
 @pytest.mark.parametrize("prompt", CORE)
@@ -64,7 +67,7 @@ def test_something_visible_happens_and_nothing_flickers(animator: Animator, face
     frames = draw(animator, face, prompt, 32)
     moved = np.abs(frames - frames[0]).mean(axis=(1, 2, 3))
     changed = np.abs(frames - frames[0]).max(axis=3).max(axis=0)
-    assert (changed > 40).sum() > 30  # pixels that nobody overlooks
+    assert (changed > 40).mean() > 0.002  # pixels that nobody overlooks
     assert (changed > 40).sum() < 0.25 * changed.size  # and most of the picture stays as it is
     flicker = np.abs(np.diff(frames, 2, axis=0)).mean(axis=(1, 2, 3))
     assert flicker.max() < 0.35 * moved.max()
@@ -108,9 +111,10 @@ def test_a_picture_of_no_face_gives_a_clean_video(animator: Animator, kind: str)
 
 
 def test_tokenizer_says_what_the_library_says() -> None:
-    library = tokenizers.Tokenizer.from_file(str(BUNDLE / "tokenizer.json"))
+    data = read_bundle(BUNDLE).read("tokenizer.json")
+    library = tokenizers.Tokenizer.from_str(data.decode())
     library.enable_truncation(64)
-    ours = WordPieceTokenizer.from_bytes((BUNDLE / "tokenizer.json").read_bytes())
+    ours = WordPieceTokenizer.from_bytes(data)
     for text in (
         *CORE,
         "She isn't smiling… 😉❤️ “haha😂”",

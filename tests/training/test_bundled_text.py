@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.bundle.reader import read_bundle
 from model.sessions import open_graph
 from model.tokenizer import WordPieceTokenizer
 from training.faces.wording import dev_phrases
@@ -18,8 +19,9 @@ pytestmark = pytest.mark.timeout(600)
 
 
 def embed(texts: list[str]) -> torch.Tensor:
-    tokenizer = WordPieceTokenizer.from_bytes((BUNDLE / "tokenizer.json").read_bytes())
-    session = open_graph((BUNDLE / "text.onnx").read_bytes(), "text")
+    bundle = read_bundle(BUNDLE)
+    tokenizer = WordPieceTokenizer.from_bytes(bundle.read(bundle.manifest.tokenizer))
+    session = open_graph(bundle.read_graph("text"), "text")
     parts = []
     for start in range(0, len(texts), 64):
         input_ids, mask = pad_ids([tokenizer.encode(text, 64) for text in texts[start : start + 64]])

@@ -21,7 +21,7 @@ def animator():
 
 @pytest.fixture(scope="module")
 def pictures():
-    return [render(sample_parameters(np.random.default_rng(seed)), 128) for seed in PEOPLE]
+    return [render(sample_parameters(np.random.default_rng(seed)), 256) for seed in PEOPLE]
 
 
 def psnr_db(first, second):

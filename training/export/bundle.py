@@ -188,9 +188,11 @@ def export_bundle(
     made_by: Mapping[str, Any],
     figures: Mapping[str, Any],
     share_text: bool = False,
+    note: str = "",
 ) -> Path:
     """Export everything and write the bundle, all or nothing.
 
+    `note` goes into the model card.
     `share_text` puts the text tower into the folder `shared` beside the bundle, for other domains to use too.
 
     `figures` are what was measured on held-out data; they go into the manifest and the card.
@@ -212,7 +214,7 @@ def export_bundle(
     text["language.json"] = describe_language(lambda sentences: embed_texts(parts.text, parts.tokenizer, sentences))
     files = {
         **blobs,
-        "README.md": write_card(bundle_id, domain, synthesis.resolution, made_by, figures, parity).encode(),
+        "README.md": write_card(bundle_id, domain, synthesis.resolution, made_by, figures, parity, note).encode(),
     }
     fields = {
         "id": bundle_id,

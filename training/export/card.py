@@ -19,11 +19,12 @@ in manifest.json). Sentences are English. Without a picture it draws a face of i
 
 By `animato-train all --recipe {recipe}` on a CPU, from nothing but the renderer: a StyleGAN2 generator supervised by
 rendered pairs, an encoder that reads the renderer's factors and refines them in W+, a small text tower distilled from
-a sentence encoder, and a recurrent motion generator taught by the renderer's own trajectories. Steps: {steps}.
+a sentence encoder, and a recurrent motion generator taught by the renderer's own trajectories. Steps: {steps}.{note}
 
 ## What was measured
 
-On identities that no training saw (see `made_by.measured` in manifest.json):
+On identities and sentences that no training saw (definitions in docs/evaluation.md; the same figures stand in
+manifest.json under `made_by.measured`):
 
 {figures}
 
@@ -38,7 +39,7 @@ Largest differences between the ONNX graphs and PyTorch: {parity}.
 - Details that the renderer does not draw (earrings, hats, wrinkles of age) are lost in the inversion.
 - "Left" and "right" are the viewer's. Winking closes the eye on the left of the picture unless the sentence says
   otherwise.
-- Glasses come out faint, and so do thin moustaches.
+- Thin things (glasses, a thin moustache) can come out faint.
 - Sentences that name no expression leave the face nearly still.
 
 ## Licence
@@ -55,8 +56,9 @@ def write_card(
     made_by: Mapping[str, Any],
     figures: Mapping[str, Any],
     parity: Mapping[str, Mapping[str, Any]],
+    note: str = "",
 ) -> str:
-    """Write the card."""
+    """Write the card; `note` tells what was different about this very run."""
     rows = ["| figure | value |", "| --- | --- |"]
     rows += [f"| {name} | {value:.4g} |" for name, value in figures.items() if isinstance(value, (int, float))]
     steps = ", ".join(f"{name} {count:,}" for name, count in made_by.get("steps", {}).items())
@@ -67,6 +69,7 @@ def write_card(
         resolution=resolution,
         recipe=made_by.get("recipe", "unknown"),
         steps=steps or "unknown",
+        note=f"\n\n{note.strip()}" if note.strip() else "",
         figures="\n".join(rows),
         parity=differences,
     )

@@ -33,7 +33,7 @@ from training.paper.graph import export_paper_motion
 from training.paper.towers import TOWER_RESOLUTION, RenderedTowers, Towers
 from training.photos.card import write_photo_card
 from training.photos.graphs import EncoderGraph, Scaled, ZMappingGraph, ZSynthesisGraph
-from training.stages import read_version
+from training.stages import CARD_NOTE, read_version
 
 if TYPE_CHECKING:
     from training.networks.irse import PyramidEncoder
@@ -168,7 +168,9 @@ def export_photo_bundle(run: "PhotoRun", directory: Path, *, share_text: bool = 
     }
     name = directory.name.lower() if directory.name.lower() != "bundle" else recipe.name
     text = {"text.onnx": words.graph, "tokenizer.json": words.tokenizer}
-    card = write_photo_card(name, recipe, parts.resolution, made_by, parity)
+    note = run.folder / CARD_NOTE
+    words_of_maker = note.read_text() if note.exists() else ""
+    card = write_photo_card(name, recipe, parts.resolution, made_by, parity, words_of_maker)
     graphs = {graph: f"{graph}.onnx" for graph in parity} | {"quality": None}
     prompts = list(motion.recipe.prompts)
     fields = {

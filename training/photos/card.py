@@ -8,8 +8,9 @@ from training.recipes.photos import PhotoRecipe
 CARD = """# Model card: {bundle_id}
 
 This bundle animates faces like those of the picture set that it was trained on, at {resolution} × {resolution} px. It
-was made by `animato-train all --recipe {recipe}`. Who may use it, and for what, follows from the pictures: fill in here
-whose faces they are and that they agreed.
+was made by `animato-train all --recipe {recipe}`.
+
+{note}
 
 ## How it was made
 
@@ -33,6 +34,9 @@ Largest differences between the ONNX graphs and PyTorch: {parity}.
   and no other.
 """
 
+NO_NOTE = """Whose faces these are, and what they agreed to, was not written down when this bundle was exported. Ask
+whoever made it before you use it."""
+
 
 def write_photo_card(
     bundle_id: str,
@@ -40,14 +44,16 @@ def write_photo_card(
     resolution: int,
     made_by: Mapping[str, Any],
     parity: Mapping[str, Mapping[str, Any]],
+    note: str = "",
 ) -> str:
-    """Write the card."""
+    """Write the card; `note` tells whose faces these are."""
     rows = ["| figure | value |", "| --- | --- |"]
     rows += [f"| {name} | {value:.4g} |" for name, value in made_by["measured"].items()]
     return CARD.format(
         bundle_id=bundle_id,
         resolution=resolution,
         recipe=recipe.name,
+        note=note.strip() or NO_NOTE,
         towers=made_by["towers"],
         steps=", ".join(f"{name} {count:,}" for name, count in made_by["steps"].items()) or "unknown",
         figures="\n".join(rows),
