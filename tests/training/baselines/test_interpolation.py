@@ -81,13 +81,13 @@ def test_frames_lie_on_a_straight_line_from_the_inversion(parts, tmp_path):
 def test_the_mapper_learns(parts):
     stage = MapperStage(MAPPER_SMOKE, parts, draw_pictures, draw_pictures(np.random.default_rng(0), 4))
     losses = []
-    for _ in range(12):
+    for _ in range(40):
         loss, _ = stage.loss(0)
         stage.optimizers[0].zero_grad()
         loss.backward()
         stage.optimizers[0].step()
         losses.append(float(loss.detach()))
-    assert losses[-1] < losses[0] - 0.005
+    assert losses[-1] < losses[0] - 0.003
 
 
 def test_an_optimised_edit_needs_no_training(parts):

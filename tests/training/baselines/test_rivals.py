@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
 
-from tests.house.tree import ROOT
+from tests.training.paper.small_parts import small_tokenizer
 from training.baselines.__main__ import main
 from training.baselines.rivals import TITLES, open_rivals
 from training.baselines.runs import RIVALS, Comparison, calm_faces, open_base
@@ -25,6 +24,7 @@ from training.recipes.baselines import MAPPER_SMOKE, MOCOGAN_HD_SMOKE
 from training.recipes.paper import PAPER_SMOKE
 from training.renders import open_pool, render_pool
 from training.stages import MissingStageError, Run
+from training.vocabulary import count_rows
 
 PICTURE = np.random.default_rng(1).integers(0, 255, (60, 60, 3), dtype=np.uint8)
 
@@ -48,8 +48,8 @@ def base(tmp_path_factory):
     write_checkpoint(folder / "encoder", trunk=trunk, head=head)
     write_checkpoint(folder / "embedding", hidden=tower.hidden, out=tower.out)
     write_checkpoint(folder / "inversion", encoder=build_wplus_encoder(Inversion(trunk, head, generator)))
-    tokenizer = Tokenizer.from_file(str(ROOT / "bundles" / "human" / "tokenizer.json"))
-    text = TextTower(tokenizer.get_vocab_size(), 8, 16, 1, 4, 16, SMOKE.embed_dim, 0.0)
+    tokenizer = small_tokenizer()
+    text = TextTower(count_rows(tokenizer), 8, 16, 1, 4, 16, SMOKE.embed_dim, 0.0)
     save_text_tower(text, tokenizer, folder / "text")
     render_pool(folder / "renders-expressed", count=12, size_px=128, seed=3, kind="expressed")
     return Run(SMOKE, folder, lambda _: None)

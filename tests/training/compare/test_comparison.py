@@ -52,7 +52,7 @@ def add_rivals(animator: Animator) -> list[Rival]:
         ours = animator.move(face, sentence, frames, seed).delta_ws
         end = ours[np.argmax(np.abs(ours).sum((1, 2)))]
         aside = np.random.default_rng(7).standard_normal(end.shape).astype(np.float32)
-        goal = end + 0.5 * aside * np.linalg.norm(end) / np.linalg.norm(aside)
+        goal = end + 0.25 * aside * np.linalg.norm(end) / np.linalg.norm(aside)
         return np.linspace(0, 1, frames, dtype=np.float32)[:, None, None] * goal
 
     def wander(picture: npt.NDArray[np.uint8], sentence: str, frames: int, seed: int) -> npt.NDArray[np.float32]:
@@ -102,7 +102,8 @@ def test_a_rival_that_does_not_listen_is_compared_at_an_equal_amount(outcome: Ou
 
 def test_a_motion_too_small_even_for_that_is_said_to_fall_short(opened: tuple[Animator, BundleTowers]) -> None:
     animator, towers = opened
-    still = Rival("mocogan-hd", "hardly moves", lambda p, s, frames, seed: np.full((frames, 12, 128), 1e-3, np.float32))
+    shape = (animator.manifest.num_ws, animator.manifest.w_dim)
+    still = Rival("mocogan-hd", "hardly moves", lambda p, s, frames, seed: np.full((frames, *shape), 1e-3, np.float32))
     bench = Bench(animator, HUMAN, FrameReader(Judge("human")), towers, DisFlow(), 0.6)
     case = build_cases(animator, HUMAN, {"smiling": ["smiling"]}, 1, FRAMES)[0]
     mine, theirs = bench.try_case(0, case, [Ours(animator), ScaledRival(still, animator)])
@@ -124,7 +125,7 @@ def test_known_faults_show(outcome: Outcome) -> None:
     assert states["language direction above that of mocogan-hd"] == "PASS"
     assert states["evaluator's direction above that of interpolation"] == "PASS"
     natural = outcome.summaries(equal=False)
-    assert natural["renderer"]["progress"].mean == pytest.approx(1.0, abs=0.05)
+    assert natural["renderer"]["progress"].mean == pytest.approx(1.0, abs=0.1)
     assert natural["interpolation"]["off_target"].mean > natural["ours"]["off_target"].mean
 
 

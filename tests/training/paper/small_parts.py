@@ -4,7 +4,6 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tests.house.tree import ROOT
 from training.export.graphs import MappingGraph
 from training.faces.parameters import Z_DIM
 from training.generator import build_generator
@@ -14,14 +13,21 @@ from training.paper.distance import trunk_distance
 from training.paper.parts import FrozenParts, freeze
 from training.paper.towers import RenderedTowers, resize
 from training.recipes import GeneratorRecipe
+from training.recipes.paper import PAPER_PROMPTS
+from training.vocabulary import build_tokenizer, collect_tokens, count_rows, select_tokens
+
+
+def small_tokenizer() -> Tokenizer:
+    """Letters and the words of the paper's prompts."""
+    return build_tokenizer(select_tokens(collect_tokens(2 * [f"The person is {prompt}." for prompt in PAPER_PROMPTS])))
 
 
 def build_small_parts(embed_dim: int = 16) -> FrozenParts:
     torch.manual_seed(11)
     generator = build_generator(GeneratorRecipe(channels=(12, 12, 8, 6), w_dim=10, phases=()))  # 32 px
-    tokenizer = Tokenizer.from_file(str(ROOT / "bundles" / "human" / "tokenizer.json"))
+    tokenizer = small_tokenizer()
     trunk = Trunk((4, 6, 6, 6, 6), 12)
-    text = TextTower(tokenizer.get_vocab_size(), 8, 16, 1, 2, 16, embed_dim, 0.0)
+    text = TextTower(count_rows(tokenizer), 8, 16, 1, 2, 16, embed_dim, 0.0)
     towers = RenderedTowers(text, tokenizer, ImageTower(trunk, embed_dim))
     sampler, reader = MappingGraph(generator), torch.nn.Linear(12, 5)
     freeze(generator, towers, sampler, reader)
