@@ -1,0 +1,246 @@
+"""Which format a foreign file has, by what it holds and not by its name; and what a generator becomes once it is read.
+
+Every reader of this folder opens its file here, so that each can say what a file is instead of what was hoped for.
+Weights are read as data alone: code in a file never runs. Must not import: services, worker.
+"""
+
+import argparse
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from training.checkpoints.unpickle import Persistent, read_pickle
+from training.errors import DamagedCheckpointError, DataError
+from training.networks.stylegan2 import ZGenerator
+
+
+@dataclass(frozen=True)
+class GeneratorCheckpoint:
+    """A foreign generator as ours: in evaluation mode and frozen, its average in `generator.mapping.w_avg`."""
+
+    generator: ZGenerator
+    format: str  # a key of KINDS
+    label: Tensor | None = None  # [c_dim], the condition that was worked into the mapping for good
+
+
+class Kind(NamedTuple):
+    """What people call a format, and where such a file belongs."""
+
+    described: str
+    option: str | None  # of `animato-train convert`; None: of no use here
+
+
+KINDS = {
+    "stylegan2-pytorch": Kind("a StyleGAN2 generator of rosinality/stylegan2-pytorch", "--generator"),
+    "nvidia-stylegan2": Kind("a StyleGAN2 generator of NVIDIA's PyTorch repositories", "--generator"),
+    "nvidia-stylegan3": Kind("an alias-free generator of StyleGAN3, which is another network", None),
+    "e4e": Kind("an e4e encoder", "--encoder"),
+    "psp": Kind("a pSp encoder", "--encoder"),
+    "ir-se50": Kind("an IR-SE50 face recognition backbone", "--encoder"),
+    "clip-openai": Kind("a CLIP of OpenAI", "--clip"),
+    "clip-huggingface": Kind("a CLIP in Hugging Face's format", "--clip"),
+    "motion-official": Kind("a motion checkpoint of language-guided animation", "--motion"),
+}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A file that was opened: its format and what it holds.
+
+    `value` is a mapping (a state dict, or what `torch.save` was given), a `Persistent` network of NVIDIA's, or None
+    for a folder and for a TorchScript archive, which their readers open themselves.
+    """
+
+    path: Path
+    format: str  # a key of KINDS
+    value: Any
+
+
+def recognise(path: Path) -> str:
+    """Name a file's format, a key of KINDS.
+
+    Raises: DataError where it is none of them or asks for more than data, DamagedCheckpointError.
+    """
+    return open_contents(path).format
+
+
+def open_contents(path: Path) -> Contents:
+    """Open a file of any known format.
+
+    Raises: DataError where it is none of them or asks for more than data, DamagedCheckpointError.
+    """
+    if path.is_dir():
+        if _read_model_type(path / "config.json") == "clip":
+            return Contents(path, "clip-huggingface", None)
+        raise DataError(f"{path} is a folder, and of those only a CLIP with its config.json is known")
+    if not path.is_file():
+        raise DataError(f"{path} does not exist")
+    if is_torchscript(path):
+        if _names_in_torchscript(path, b"token_embedding"):
+            return Contents(path, "clip-openai", None)
+        raise DataError(f"{path} is a TorchScript archive, whose code is never run, and no CLIP of OpenAI")
+    value = _read_value(path)
+    for name, fits in _TRAITS.items():
+        if fits(value):
+            return Contents(path, name, value)
+    raise DataError(f"{path} has no format that is known here: {_describe(value)}")
+
+
+def expect(contents: Contents, wanted: Collection[str], what: str) -> None:
+    """Make sure of a format.
+
+    Args: `what` the file should be, as a person would say it ("a generator").
+    Raises: DataError that says what the file is instead and where it belongs.
+    """
+    if contents.format in wanted:
+        return
+    kind = KINDS[contents.format]
+    advice = f": give it as {kind.option}" if kind.option else ", and can't be used here"
+    raise DataError(f"{contents.path} is {kind.described}, not {what}{advice}")
+
+
+def is_torchscript(path: Path) -> bool:
+    """Say whether a file is a TorchScript archive, which holds code beside its weights."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
+
+
+def find_state(value: Any, *keys: str) -> dict[str, Tensor]:
+    """Give the tensors of a state dict: under the first of the keys that is there, or of the value itself.
+
+    The prefix `module.` of a network that was trained on several devices is dropped.
+    """
+    held = value if isinstance(value, Mapping) else {}
+    inner = next((held[key] for key in keys if isinstance(held.get(key), Mapping)), held)
+    state = {name: item for name, item in inner.items() if isinstance(name, str) and isinstance(item, Tensor)}
+    if state and all(name.startswith("module.") for name in state):
+        return {name.removeprefix("module."): item for name, item in state.items()}
+    return state
+
+
+_LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How a file of `torch.save` begins that is no zip archive."""
+_HARMLESS: list[Any] = [
+    argparse.Namespace,  # the options of a training run
+    np.dtype,
+    np._core.multiarray.scalar,
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # as numpy 1 called it
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
+]
+"""What checkpoints hold beside tensors; none of it does anything but keep values."""
+
+
+def _read_value(path: Path) -> Any:
+    """Read a file whose kind its first bytes tell."""
+    with path.open("rb") as file:
+        head = file.read(32)
+    if zipfile.is_zipfile(path) or head.startswith(_LEGACY_TORCH):
+        return _read_torch(path)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return _read_safetensors(path)
+    if head[:1] == b"\x80":
+        return read_pickle(path)
+    raise DataError(f"{path} is no checkpoint: neither safetensors nor a file of torch.save nor a pickle")
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        told = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), str(error).splitlines()[0])
+        raise DataError(f"{path} holds more than data, and nothing in it was run: {told}") from error
+    except Exception as error:  # whatever broken bytes lead to
+        raise DamagedCheckpointError(
+            f"{path} can't be read ({error!s:.200}): it was cut short or damaged; fetch it again"
+        ) from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DamagedCheckpointError(f"{path} can't be read ({error}): fetch it again") from error
+
+
+def _read_model_type(path: Path) -> Any:
+    try:
+        settings = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return settings.get("model_type") if isinstance(settings, dict) else None
+
+
+def _names_in_torchscript(path: Path, name: bytes) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if member.filename.split("/")[1:] == ["data.pkl"]]
+        return any(member.file_size < 1 << 26 and name in archive.read(member) for member in members)
+
+
+def find_network(value: Any) -> Persistent | None:
+    """Give the averaged generator that a pickle of NVIDIA's holds, None where it holds none."""
+    found = value.get("G_ema") if isinstance(value, dict) else value
+    return found if isinstance(found, Persistent) else None
+
+
+def _has_part(value: Any, name: str) -> bool:
+    network = find_network(value)
+    synthesis = network.modules.get("synthesis") if network else None
+    return synthesis is not None and name in synthesis.modules
+
+
+def _holds(keys: tuple[str, ...], *names: str) -> Callable[[Any], bool]:
+    return lambda value: all(name in find_state(value, *keys) for name in names)
+
+
+def _is_encoder(value: Any, class_name: str | None) -> bool:
+    """Say whether a checkpoint of pSp's family holds an encoder, of a class that its options name."""
+    if "encoder.input_layer.0.weight" not in find_state(value, "state_dict"):
+        return False
+    options = value.get("opts")
+    options = vars(options) if isinstance(options, argparse.Namespace) else options
+    told = options.get("encoder_type") if isinstance(options, Mapping) else None
+    return class_name in {None, told}
+
+
+PSP_ENCODERS = (
+    "GradualStyleEncoder",
+    "BackboneEncoderUsingLastLayerIntoW",
+    "BackboneEncoderUsingLastLayerIntoWPlus",
+)
+"""Classes of encoders in pSp's code, as `opts["encoder_type"]` names them; e4e has its own."""
+
+_TRAITS: dict[str, Callable[[Any], bool]] = {
+    "nvidia-stylegan3": lambda value: _has_part(value, "input"),
+    "nvidia-stylegan2": lambda value: _has_part(value, "b4") or _holds(("G_ema",), "synthesis.b4.const")(value),
+    "psp": lambda value: any(_is_encoder(value, name) for name in PSP_ENCODERS),
+    "e4e": lambda value: _is_encoder(value, None),
+    "motion-official": _holds(("state_dict",), "rnn.fc1.weight"),
+    "clip-openai": _holds(("state_dict",), "token_embedding.weight", "text_projection"),
+    "clip-huggingface": _holds((), "text_projection.weight"),
+    "ir-se50": _holds(("state_dict",), "input_layer.0.weight", "body.0.res_layer.1.weight"),
+    "stylegan2-pytorch": lambda value: any(
+        name.endswith("convs.0.conv.modulation.weight") for name in find_state(value, "g_ema")
+    ),
+}
+"""What a format's files hold and others don't; the first that fits names the file."""
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Persistent):
+        return f"it holds a network of the class {value.class_name!r}"
+    if isinstance(value, Mapping):
+        return f"it begins with {', '.join(map(repr, list(value)[:4]))}"
+    return f"it holds a {type(value).__name__}"
