@@ -27,8 +27,9 @@ from training.jobs import (
     require_fresh,
 )
 from training.plan import describe_plan
+from training.recipes import RECIPES
 from training.record import describe_device
-from training.stages import MissingStageError
+from training.stages import MissingStageError, Run
 
 INTERRUPTED = 130
 
@@ -37,6 +38,7 @@ class StageName(StrEnum):
     """What can be run."""
 
     RECIPES = "recipes"
+    RESTORE = "restore"
     RENDERS = "renders"
     GAN = "gan"
     GENERATOR = "generator"
@@ -93,6 +95,8 @@ def run(
         with tell_full_disk(choices.folder):
             if stage is StageName.COMPARE:
                 _compare(choices, rivals, quick)
+            elif stage is StageName.RESTORE:
+                _restore(choices)
             else:
                 _run(stage.value, choices, device, dry_run, resume)
     except (TrainingError, MissingStageError, ParityError, ModelError) as error:
@@ -121,6 +125,16 @@ def _compare(choices: Choices, rivals: Path | None, quick: bool) -> None:
     if choices.bundle is None:
         raise DataError("compare needs a bundle: give --bundle DIR")
     compare(choices.bundle, rivals, choices.out or Path("out") / "compare", quick=quick, report=_report)
+
+
+def _restore(choices: Choices) -> None:
+    from training.restore import restore_run
+
+    if choices.bundle is None:
+        raise DataError("restore needs a bundle: give --bundle DIR")
+    if choices.recipe not in RECIPES:
+        raise DataError(f"restore is for rendered recipes ({', '.join(RECIPES)}), and {choices.recipe} is none")
+    restore_run(Run(RECIPES[choices.recipe], choices.folder, _report), choices.bundle)
 
 
 def _run(stage: str, choices: Choices, device_name: str, dry_run: bool, resume: bool) -> None:

@@ -28,6 +28,8 @@ from training.optimizers import schedule
 from training.teacher import pad_ids
 from training.vocabulary import count_rows, encode_rows, write_tokenizer
 
+TOWER = "tower.safetensors"
+
 
 class TextHeads(nn.Module):
     """Read-outs that exist in training alone: what τ must tell, and the teacher's embedding."""
@@ -243,9 +245,9 @@ def save_text_tower(tower: TextTower, tokenizer: Tokenizer, folder: Path) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.contiguous() for k, v in tower.state_dict().items() if k != "table.weight"}
     state["table.int8"], state["table.scale"] = quantise_rows(tower.table.weight.detach())
-    part = folder / "tower.safetensors.part"
+    part = folder / f"{TOWER}.part"
     save_file(state, str(part), metadata={k: str(v) for k, v in tower.dims.items()})
-    part.rename(folder / "tower.safetensors")
+    part.rename(folder / TOWER)
     (folder / "tokenizer.json").write_bytes(write_tokenizer(tokenizer))
 
 
@@ -254,7 +256,7 @@ def load_text_tower(folder: Path) -> tuple[TextTower, Tokenizer]:
 
     Raises: FileNotFoundError where the stage has not finished.
     """
-    path = folder / "tower.safetensors"
+    path = folder / TOWER
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run the language stage first")
     with safe_open(str(path), "pt") as file:
@@ -283,7 +285,7 @@ def run(
     if (
         stats.exists()
         and json.loads(stats.read_text(encoding="utf-8"))["options"] == options
-        and (out / "tower.safetensors").exists()
+        and (out / TOWER).exists()
     ):
         report(f"language: finished before in {out}")
         return out

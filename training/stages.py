@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.checkpoints import shipped
 from training.devices import CPU
 from training.embedding import EmbeddingStage, Features, store_features
 from training.encoder import (
@@ -34,7 +35,9 @@ from training.networks.stylegan2 import Generator
 from training.recipes import Recipe
 from training.renders import Pool, open_pool, render_pool
 
+BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 HELD_OUT_FEATURES = 256
+TEXT_TOWER = "tower.safetensors"
 TEXT_MARK = "text.sha256"
 JUDGED = ("progress", "off_target", "identity")
 CARD_NOTE = "card-note.md"
@@ -86,25 +89,37 @@ class Run:
         """Train the generator."""
         recipe = self.recipe.generator
         steps = sum(phase.steps for phase in recipe.phases)
-        self._train(
-            "generator", steps, recipe, lambda: GeneratorStage(recipe, self.pool(), self.held_out_pool(), self.device)
-        )
+
+        def build() -> GeneratorStage:
+            stage = GeneratorStage(recipe, self.pool(), self.held_out_pool(), self.device)
+            if (start := self._start()) is not None:
+                shipped.load_generator(start, stage.generator)
+            return stage
+
+        self._train("generator", steps, recipe, build)
 
     def encoder(self) -> None:
         """Train trunk and factor head."""
         recipe = self.recipe.encoder
         size_px = self.recipe.encoder_resolution
-        self._train(
-            "encoder",
-            recipe.steps,
-            recipe,
-            lambda: FactorStage(recipe, self.pool(), self.held_out_pool(), size_px, self.device),
-        )
+
+        def build() -> FactorStage:
+            stage = FactorStage(recipe, self.pool(), self.held_out_pool(), size_px, self.device)
+            if (start := self._start()) is not None:
+                shipped.load_reader(start, stage.modules["trunk"], stage.modules["head"])
+            return stage
+
+        self._train("encoder", recipe.steps, recipe, build)
 
     def language(self) -> None:
-        """Train the text tower."""
+        """Train the text tower, or take the one of the bundle that the recipe starts from: all domains share it."""
         from training import language, lessons
 
+        if (start := self._start()) is not None:
+            if not (self.folder / "text" / language.TOWER).exists():
+                language.save_text_tower(*shipped.load_text(start), self.folder / "text")
+            self.report(f"language: the text tower of {start}")
+            return
         settings = lessons.SMOKE if self.recipe.language == "smoke" else lessons.LanguageSettings()
         language.run(self.folder / "text", settings, self.report)
 
@@ -123,14 +138,14 @@ class Run:
         recipe = self.recipe.motion
         self._train("motion", recipe.steps, recipe, self._build_motion_stage)
         # motion is made for one text tower: export refuses another
-        (self.folder / "motion" / TEXT_MARK).write_text(self._hash_text())
+        (self.folder / "motion" / TEXT_MARK).write_text(self.hash_text())
 
     def export(self, directory: Path, share_text: bool = False) -> Path:
         """Write the bundle; with `share_text` its text tower goes to the folder `shared` beside it."""
         from training.export.bundle import Parts, export_bundle
 
         mark = self.folder / "motion" / TEXT_MARK
-        if not mark.exists() or mark.read_text() != self._hash_text():
+        if not mark.exists() or mark.read_text() != self.hash_text():
             raise MissingStageError(
                 f"{self.folder / 'motion'} was not trained with the text tower in {self.folder / 'text'}: "
                 "remove the embedding and motion folders and run those stages again"
@@ -230,6 +245,13 @@ class Run:
             return language.load_text_tower(self.folder / "text")
         except FileNotFoundError as error:
             raise MissingStageError(f"{error}") from error
+
+    def hash_text(self) -> str:
+        """Give the hash of the text tower that the run uses."""
+        tower = self.folder / "text" / TEXT_TOWER
+        if not tower.exists():
+            raise MissingStageError(f"{tower} is missing: run the language stage first")
+        return hashlib.sha256(tower.read_bytes()).hexdigest()
 
     def embed_texts(self) -> Callable[[Sequence[str]], Tensor]:
         """Give the locked text tower as a function from sentences to τ."""
@@ -334,11 +356,9 @@ class Run:
         num_ws = generator.synthesis.num_ws
         return MotionStage(recipe, generator.mapping, tower, embed_texts, faces, num_ws, pictures)
 
-    def _hash_text(self) -> str:
-        tower = self.folder / "text" / "tower.safetensors"
-        if not tower.exists():
-            raise MissingStageError(f"{tower} is missing: run the language stage first")
-        return hashlib.sha256(tower.read_bytes()).hexdigest()
+    def _start(self) -> Path | None:
+        """Give the shipped bundle that training starts from, if the recipe names one."""
+        return BUNDLES / self.recipe.starts_from if self.recipe.starts_from else None
 
     def _open(self, name: str) -> Pool:
         try:
