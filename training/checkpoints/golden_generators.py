@@ -1,0 +1,188 @@
+"""Golden cases of generators: z → w, its truncation, and ws → image, in PyTorch and through the exported graphs.
+
+Must not import: services, worker.
+"""
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.sessions import Session, open_graph
+from training.checkpoints.assembly import fix_condition
+from training.checkpoints.formats import open_contents
+from training.checkpoints.generators import read_generator
+from training.checkpoints.nvidia import DEFAULT_CLAMP, read_conditional
+from training.errors import DataError
+from training.export.graphs import export_module
+from training.export.synthesis_graph import SynthesisGraph
+from training.networks.stylegan2 import ZGenerator
+from training.photos.graphs import ZMappingGraph
+
+Arrays = dict[str, NDArray[Any]]
+TRUNCATIONS = {"w": 1.0, "w_psi07": 0.7}
+"""Outputs of the mapping, with the psi of each."""
+
+
+def run_case(
+    tensors: Mapping[str, Tensor], spec: Mapping[str, Any], case: Mapping[str, NDArray[Any]], folder: Path
+) -> dict[str, Arrays]:
+    """Write the checkpoint into `folder`, read it as a user's would be, and compute the case's outputs twice."""
+    if spec["format"].lower().startswith("nvidia"):
+        path = folder / "network.pkl"
+        write_nvidia(path, tensors, find_setting(spec, "conv_clamp", DEFAULT_CLAMP))
+        generator = read_conditional(open_contents(path))
+    else:
+        path = folder / "generator.pt"
+        average = case.get("latent_avg")
+        held = {} if average is None else {"latent_avg": torch.from_numpy(average)}
+        torch.save({"g_ema": dict(tensors), **held}, path)
+        generator = read_generator(path).generator
+    outputs: dict[str, Arrays] = {"pytorch": {}, "onnxruntime": {}}
+    if "image" in case:
+        for runtime, image in draw(generator, case["ws"]).items():
+            outputs[runtime]["image"] = image
+    for name in sorted(TRUNCATIONS.keys() & case.keys()):
+        for runtime, w in map_to_w(generator, spec, case, TRUNCATIONS[name]).items():
+            # one w for all rows, or the rows themselves, as the case has it
+            outputs[runtime][name] = w if case[name].ndim == w.ndim else w[:, 0]
+    return outputs
+
+
+def find_setting(spec: Mapping[str, Any], name: str, default: Any = None) -> Any:
+    """Give a setting of a case, which stands beside the tensors or under `meta`."""
+    return spec.get(name, spec.get("meta", {}).get(name, default))
+
+
+def draw(generator: ZGenerator, ws: NDArray[Any]) -> Arrays:
+    """Shapes: ws [N,num_ws,w_dim] → by runtime, image [N,3,R,R]."""
+    given = torch.from_numpy(ws)
+    with torch.no_grad():
+        eager = generator.synthesis(given, noise_mode="const").numpy()
+    session = export(SynthesisGraph(generator.synthesis, frames=False), {"ws": given}, "image")
+    return {"pytorch": eager, "onnxruntime": session.run(ws=ws)["image"]}
+
+
+def map_to_w(generator: ZGenerator, spec: Mapping[str, Any], case: Mapping[str, NDArray[Any]], psi: float) -> Arrays:
+    """Map every z with its own condition worked in, as a bundle of that condition does.
+
+    Shapes: → by runtime, ws [N,num_ws,w_dim].
+    """
+    z = case["z"]
+    conditions = _read_conditions(generator, spec, case, len(z))
+    found: dict[str, list[NDArray[Any]]] = {"pytorch": [], "onnxruntime": []}
+    run: Callable[[NDArray[Any]], Arrays] = _prepare_mapping(generator, psi)
+    for row in range(len(z)):
+        if conditions is not None and (row == 0 or not torch.equal(conditions[row], conditions[row - 1])):
+            run = _prepare_mapping(fix_condition(generator, conditions[row]), psi)
+        for runtime, ws in run(z[row : row + 1]).items():
+            found[runtime].append(ws)
+    return {runtime: np.concatenate(rows) for runtime, rows in found.items()}
+
+
+def _prepare_mapping(generator: ZGenerator, psi: float) -> Callable[[NDArray[Any]], Arrays]:
+    """Export a mapping and give a function that runs both its forms."""
+    given = {"z": torch.zeros(2, generator.mapping.z_dim), "truncation_psi": torch.ones(1)}
+    session = export(ZMappingGraph(generator.mapping), given, "ws")
+
+    def run(z: NDArray[Any]) -> Arrays:
+        with torch.no_grad():
+            eager = generator.mapping(torch.from_numpy(z), truncation_psi=psi).numpy()
+        exported = session.run(z=z, truncation_psi=np.array([psi], np.float32))["ws"]
+        return {"pytorch": eager, "onnxruntime": exported}
+
+    return run
+
+
+def _read_conditions(
+    generator: ZGenerator, spec: Mapping[str, Any], case: Mapping[str, NDArray[Any]], count: int
+) -> Tensor | None:
+    """Give the condition of every z [count,c_dim]: `c` of the case, or the spec's `label`.
+
+    Raises: DataError where a conditional case has neither.
+    """
+    c_dim = generator.mapping.c_dim
+    if not c_dim:
+        return None
+    if "c" in case:
+        return torch.from_numpy(np.broadcast_to(case["c"], (count, c_dim)).astype(np.float32))
+    label = find_setting(spec, "label")
+    if label is None:
+        raise DataError(f"the case's generator has {c_dim} labels: case.npz wants an array `c`, or spec.json a `label`")
+    return torch.eye(c_dim)[[int(label)] * count]
+
+
+def export(module: nn.Module, inputs: Mapping[str, Tensor], output: str) -> Session:
+    """Export a module and open the graph."""
+    return open_graph(export_module(module, tuple(inputs.values()), list(inputs), [output]).SerializeToString(), output)
+
+
+def write_nvidia(path: Path, tensors: Mapping[str, Tensor], conv_clamp: float | None) -> None:
+    """Write a state dict the way that NVIDIA's repositories pickle a network.
+
+    The name of the function that rebuilds an object is put in afterwards: Python pickles by name only what it can
+    import, and that function must not exist here. In this old protocol a name is bare text.
+    """
+    network = _nest(tensors, "Generator", conv_clamp)
+    data = pickle.dumps({"G": None, "D": None, "G_ema": network}, protocol=3)
+    ours = f"c{_reconstruct_persistent_obj.__module__}\n{_reconstruct_persistent_obj.__qualname__}\n"
+    path.write_bytes(data.replace(ours.encode(), b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n"))
+
+
+def _reconstruct_persistent_obj(meta: dict[str, Any]) -> None:
+    """Stand for the function of this name in `torch_utils.persistence`; never called."""
+    raise NotImplementedError(meta)
+
+
+class _Network:
+    """An object that pickles as a persistent one."""
+
+    def __init__(self, class_name: str, state: dict[str, Any]) -> None:
+        self.class_name, self.state = class_name, state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        meta = {"type": "class", "version": 6, "module_src": "", "class_name": self.class_name, "state": self.state}
+        return _reconstruct_persistent_obj, (meta,)
+
+
+CLASSES = {
+    "synthesis": "SynthesisNetwork",
+    "mapping": "MappingNetwork",
+    "conv": "SynthesisLayer",
+    "torgb": "ToRGBLayer",
+    "skip": "Conv2dLayer",
+    "affine": "FullyConnectedLayer",
+    "embed": "FullyConnectedLayer",
+    "fc": "FullyConnectedLayer",
+    "b": "SynthesisBlock",
+}
+"""Classes of `networks_stylegan2`, by the names of their attributes without numbers."""
+BUFFERS = {"resample_filter", "noise_const", "w_avg"}
+
+
+def _nest(tensors: Mapping[str, Tensor], class_name: str, conv_clamp: float | None) -> _Network:
+    """Make a network of the tensors below one name."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    own: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        head, _, rest = name.partition(".")
+        if rest:
+            parts.setdefault(head, {})[rest] = tensor
+        else:
+            own[head] = tensor
+    state: dict[str, Any] = {
+        "training": False,
+        "_parameters": {name: nn.Parameter(value) for name, value in own.items() if name not in BUFFERS},
+        "_buffers": {name: value for name, value in own.items() if name in BUFFERS},
+        "_modules": {
+            name: _nest(inner, CLASSES[name.rstrip("0123456789")], conv_clamp) for name, inner in parts.items()
+        },
+    }
+    if class_name in {"SynthesisLayer", "ToRGBLayer"}:
+        state["conv_clamp"] = conv_clamp
+    return _Network(class_name, state)
