@@ -5,11 +5,15 @@ What depends on the photograph alone (mask, geometry, colours) is made once; a f
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from model.align import Region, cut_region
+
+Shares = NDArray[np.floating[Any]]
 
 # The mask about a face, in shares of half the square's edge: all of the drawn face within the first, nothing of it
 # beyond the second. FFHQ's crops have the face within the first; hair and background fade in between.
@@ -78,7 +82,7 @@ class PasteBack:
         )
         return np.asarray(warped, np.uint8)
 
-    def _make_mask(self, width: int, height: int, has_face: bool) -> NDArray[np.float32]:
+    def _make_mask(self, width: int, height: int, has_face: bool) -> Shares:
         """Return how much of the frame is seen at each pixel of its place: shapes [h,w,1], range 0 to 1."""
         y, x = np.mgrid[0 : max(0, self._bottom - self._top), 0 : max(0, self._right - self._left)].astype(np.float32)
         (cx, cy), (rx, ry) = self._region.centre, self._region.right
@@ -92,14 +96,12 @@ class PasteBack:
         return _rim_mask(across, down, closed)[..., None]
 
 
-def _face_mask(across: NDArray[np.float32], down: NDArray[np.float32]) -> NDArray[np.float32]:
+def _face_mask(across: Shares, down: Shares) -> Shares:
     distance = np.sqrt(across * across + down * down)
     return _smooth((_FACE_OUTER - distance) / (_FACE_OUTER - _FACE_INNER))
 
 
-def _rim_mask(
-    across: NDArray[np.float32], down: NDArray[np.float32], closed: tuple[bool, bool, bool, bool]
-) -> NDArray[np.float32]:
+def _rim_mask(across: Shares, down: Shares, closed: tuple[bool, bool, bool, bool]) -> Shares:
     mask = np.ones_like(across)
     for is_closed, inward in zip(closed, (across + 1, down + 1, 1 - across, 1 - down), strict=True):
         if not is_closed:
@@ -107,22 +109,19 @@ def _rim_mask(
     return mask
 
 
-def _smooth(share: NDArray[np.float32]) -> NDArray[np.float32]:
+def _smooth(share: Shares) -> Shares:
     """Bend a rise from 0 to 1 so that it begins and ends softly: no edge that an eye would catch."""
     share = np.clip(share, 0, 1)
     return np.asarray(share * share * (3 - 2 * share), np.float32)
 
 
-def _weights(size_px: int, has_face: bool) -> NDArray[np.float32]:
+def _weights(size_px: int, has_face: bool) -> Shares:
     """Return how much each pixel of a crop counts for its colours: shapes [S,S]."""
     at = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px * 2 - 1
-    across, down = np.broadcast_to(at[None], (size_px, size_px)), np.broadcast_to(at[:, None], (size_px, size_px))
-    return _face_mask(across, down) if has_face else np.ones((size_px, size_px), np.float32)
+    return _face_mask(*np.meshgrid(at, at)) if has_face else np.ones((size_px, size_px), np.float32)
 
 
-def _match_colours(
-    drawn: NDArray[np.uint8], wanted: NDArray[np.uint8], weights: NDArray[np.float32]
-) -> NDArray[np.uint8]:
+def _match_colours(drawn: NDArray[np.uint8], wanted: NDArray[np.uint8], weights: Shares) -> NDArray[np.uint8]:
     """Return a table that gives each channel of a drawing the mean and the spread of the photograph's.
 
     Shapes: drawn and wanted [S,S,3], weights [S,S] → [256,1,3], for ``cv2.LUT``.
@@ -139,6 +138,6 @@ def _match_colours(
     return table
 
 
-def _mean_and_spread(values: NDArray[np.uint8], share: NDArray[np.float32]) -> tuple[float, float]:
+def _mean_and_spread(values: NDArray[np.uint8], share: Shares) -> tuple[float, float]:
     mean = float((values * share).sum())
     return mean, float(np.sqrt((np.square(values - mean) * share).sum()))

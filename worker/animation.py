@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.jobs.contract import Stage
+from worker.composition import View, Whole
 from worker.events import Done, Event, FramesDrawn, Order, Preview, StageStarted, VideoFacts
 from worker.picture import PREVIEW_EDGE_PX, encode_jpeg, read_picture
 from worker.stopwatch import Stopwatch
@@ -51,14 +52,16 @@ def make_video(animator: Animator, order: Order, emit: Emit, checkpoint: Checkpo
 
     emit(StageStarted(order.job_id, Stage.ALIGN))
     with watch.time("align_s"):
-        # Aligning by a detector is up to the bundle; what is left to do here is the same for "auto" and "none".
-        picture = None if order.picture is None else read_picture(order.picture)
+        # The face was found and chosen when the picture was posted, so that a bad photo never becomes a job.
+        view = None if order.picture is None else View(read_picture(order.picture), order.landmarks)
+        crop = None if view is None else view.cut(animator.manifest.input_resolution)
+        whole = None if view is None or options.compose == "crop" else view.whole(options.output.size)
+    del view
     checkpoint()
 
     emit(StageStarted(order.job_id, Stage.INVERT))
     with watch.time("invert_s"):
-        face = animator.sample_face(order.seed) if picture is None else animator.invert(picture)
-    del picture
+        face = animator.sample_face(order.seed) if crop is None else animator.invert(crop)
     checkpoint()
 
     emit(StageStarted(order.job_id, Stage.MOVE))
@@ -74,13 +77,18 @@ def make_video(animator: Animator, order: Order, emit: Emit, checkpoint: Checkpo
     checkpoint()
 
     emit(StageStarted(order.job_id, Stage.RENDER))
-    video, first, peak = _draw(animator, face, motion, order, emit, checkpoint, watch)
+    video, first, peak = _draw(animator, face, motion, whole, order, emit, checkpoint, watch)
 
     with watch.time("encode_s"):
         poster = None
         if options.output.poster:
             poster = order.scratch / "poster.jpg"
-            poster.write_bytes(encode_jpeg(peak, quality=POSTER_QUALITY, edge_px=video.width))
+            shown = (
+                encode_jpeg(peak, quality=POSTER_QUALITY, edge_px=video.width)
+                if whole is None
+                else encode_jpeg(whole.lay(peak), quality=POSTER_QUALITY)
+            )
+            poster.write_bytes(shown)
         with video.path.open("rb") as written:
             sha256 = hashlib.file_digest(written, "sha256").hexdigest()
     quality = _judge(animator, options.prompt, first, peak)
@@ -103,9 +111,20 @@ def _judge(
 
 
 def _draw(
-    animator: Animator, face: Face, motion: Motion, order: Order, emit: Emit, checkpoint: Checkpoint, watch: Stopwatch
+    animator: Animator,
+    face: Face,
+    motion: Motion,
+    whole: Whole | None,
+    order: Order,
+    emit: Emit,
+    checkpoint: Checkpoint,
+    watch: Stopwatch,
 ) -> tuple[VideoFacts, NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw and encode; return the video's facts, the first and the judged frame."""
+    """Draw and encode; return the video's facts, the first and the judged frame as they were drawn.
+
+    Args:
+        whole: the photograph that the film shows; None: the film shows the face alone.
+    """
     options = order.options
     edge = animator.manifest.resolution
     total = motion.frames
@@ -117,13 +136,14 @@ def _draw(
         emit(FramesDrawn(order.job_id, total, total))  # encoding says so too that it lives
         checkpoint()
 
+    width, height = (edge, edge) if whole is None else whole.size_px
     writer = VideoWriter(
         order.scratch / f"video.{options.output.format.value}",
         options.output.format,
-        width_px=edge,
-        height_px=edge,
+        width_px=width,
+        height_px=height,
         fps=options.fps,
-        size_px=options.output.size,
+        size_px=options.output.size if whole is None else None,
         quality=options.output.quality,
         loop=options.loop,
     )
@@ -141,11 +161,24 @@ def _draw(
             emit(FramesDrawn(order.job_id, drawn, total))
             if time.monotonic() - previewed_s >= PREVIEW_EVERY_S:
                 previewed_s = time.monotonic()
-                emit(Preview(order.job_id, encode_jpeg(batch[-1], quality=75, at_most_px=PREVIEW_EDGE_PX)))
-            with watch.time("encode_s"):
-                writer.write(batch)
-            checkpoint()
+                newest = batch[-1] if whole is None else whole.lay(batch[-1])
+                emit(Preview(order.job_id, encode_jpeg(newest, quality=75, at_most_px=PREVIEW_EDGE_PX)))
+            for shown in _compose(batch, whole, watch):
+                with watch.time("encode_s"):
+                    writer.write(shown)
+                checkpoint()
         emit(StageStarted(order.job_id, Stage.ENCODE))
         with watch.time("encode_s"):
             video = writer.finish(tick)
     return video, kept[0], kept[motion.peak_frame]
+
+
+def _compose(batch: NDArray[np.uint8], whole: Whole | None, watch: Stopwatch) -> Iterator[NDArray[np.uint8]]:
+    """Yield what the film shows of a batch: the batch, or whole photographs one at a time, as these are large."""
+    if whole is None:
+        yield batch
+        return
+    for frame in batch:
+        with watch.time("paste_s"):
+            shown = whole.lay(frame)[None]
+        yield shown

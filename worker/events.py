@@ -40,6 +40,7 @@ class ChildOptions:
 class Order:
     """One job to do. ``picture`` is the fetched file, None for a sampled face.
 
+    ``landmarks`` are the chosen face's five points in px of the picture; None: its centred square is the face.
     Everything is written into ``scratch``.
     """
 
@@ -49,6 +50,7 @@ class Order:
     options: AnimationOptions
     seed: int
     scratch: Path
+    landmarks: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass(frozen=True)

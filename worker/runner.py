@@ -288,7 +288,9 @@ class Runner:
         with watch.time("fetch_s"):
             picture = fetch_picture(self._storage, record, scratch)
         bundle = self._folders[record.model_id]
-        self._child.begin(Order(record.id, bundle, picture, record.options, record.seed, scratch))
+        face = record.input.selected_face
+        landmarks = None if face is None else face.points
+        self._child.begin(Order(record.id, bundle, picture, record.options, record.seed, scratch, landmarks))
         if self._child.ready is None or record.model_id not in self._child.ready.bundles:
             keeper.touch(LOADING_PATIENCE_S)
         done = self._listen(record, keeper)

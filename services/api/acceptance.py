@@ -12,14 +12,19 @@ import structlog
 from services.api.resources import Resources
 from services.api.uploads import Submission
 from services.errors import AnimatoError
-from services.jobs.contract import InputFacts, JobRecord, make_job_id
+from services.jobs.contract import FaceFacts, InputFacts, JobRecord, make_job_id
 from services.storage import input_key
 
 _log = structlog.get_logger(__name__)
 
 
-def accept_job(rooms: Resources, owner: str, submission: Submission, key: str | None) -> tuple[JobRecord, bool]:
+def accept_job(
+    rooms: Resources, owner: str, submission: Submission, faces: list[FaceFacts], key: str | None
+) -> tuple[JobRecord, bool]:
     """Make a job of a submission; returns it with True, or the earlier job of the same idempotency key with False.
+
+    Args:
+        faces: what was found in the submission's picture.
 
     Raises:
         RequestError: model-unknown, idempotency-mismatch, idempotency-conflict.
@@ -31,7 +36,7 @@ def accept_job(rooms: Resources, owner: str, submission: Submission, key: str | 
         if earlier is not None:
             return earlier, False
     job_id = make_job_id()
-    facts = _store_input(rooms, job_id, submission)
+    facts = _store_input(rooms, job_id, submission, faces)
     seed = submission.options.seed
     try:
         record, created = rooms.store.accept(
@@ -57,13 +62,13 @@ def accept_job(rooms: Resources, owner: str, submission: Submission, key: str | 
     return record, True
 
 
-def _store_input(rooms: Resources, job_id: str, submission: Submission) -> InputFacts:
+def _store_input(rooms: Resources, job_id: str, submission: Submission, faces: list[FaceFacts]) -> InputFacts:
     picture = submission.picture
     if picture is None:
         return InputFacts()
     stored_at = input_key(job_id, picture.sha256)
     rooms.storage.put(stored_at, picture.png, "image/png")
-    return InputFacts(key=stored_at, sha256=picture.sha256, width=picture.width, height=picture.height)
+    return InputFacts(key=stored_at, sha256=picture.sha256, width=picture.width, height=picture.height, faces=faces)
 
 
 def _settle(rooms: Resources, job_id: str, facts: InputFacts) -> JobRecord | None:

@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-import anyio
 import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from services.api.acceptance import accept_job
+from services.api.bodies import read_whole
+from services.api.faces import look_for_faces
 from services.api.forms import REQUEST_BODY
 from services.api.idempotency import HEADER as IDEMPOTENCY_HEADER
 from services.api.idempotency import read_key
@@ -26,10 +26,8 @@ from services.api.resources import Owner, Rooms
 from services.api.schemas import PREFIX, Animation, AnimationList, describe_job
 from services.api.uploads import read_submission
 from services.api.waiting import read_wait_s, wait_for_end
-from services.errors import AnimatoError, RequestError
+from services.errors import AnimatoError
 from services.jobs.contract import JobState
-
-BODY_TIMEOUT_S = 120.0
 
 router = APIRouter(prefix=PREFIX, tags=["animations"])
 _log = structlog.get_logger(__name__)
@@ -44,6 +42,10 @@ _ACCEPT_PROBLEMS = (
     "image-corrupt",
     "image-too-small",
     "image-too-large",
+    "no-face",
+    "multiple-faces",
+    "face-too-small",
+    "face-unusable",
     "idempotency-mismatch",
     "queue-full",
     "not-ready",
@@ -111,12 +113,13 @@ async def create_animation(
 ) -> Response:
     """Accept one face (or none, with `source: sampled`) and one sentence; everything is checked before it is queued."""
     key = read_key(idempotency_key)
-    body = await _read_body(request)
+    body = await read_whole(request)
     limits = PictureLimits(rooms.settings.max_pixels, rooms.settings.min_side_px)
     content_type = request.headers.get("Content-Type", "")
     submission = await to_thread.run_sync(read_submission, body, content_type, limits, limiter=rooms.decoders)
     del body  # nothing needs it while the client waits
-    record, created = await run_in_threadpool(accept_job, rooms, owner, submission, key)
+    faces = await to_thread.run_sync(look_for_faces, rooms, submission, limiter=rooms.decoders)
+    record, created = await run_in_threadpool(accept_job, rooms, owner, submission, faces, key)
     del submission
     headers = {} if created else {"Idempotent-Replayed": "true"}
     wait_s = read_wait_s(prefer or [])
@@ -211,18 +214,3 @@ def delete_animation(job_id: str, rooms: Rooms, owner: Owner) -> Response:
         # The job is gone; what is left in the store is collected with the other orphans.
         _log.warning("objects_left", job_id=record.id, code=error.code)
     return Response(status_code=204)
-
-
-async def _read_body(request: Request) -> bytes:
-    """Return the whole body, which ``BodyCap`` bounds.
-
-    Raises:
-        RequestError: bad-request when it stops coming.
-    """
-    try:
-        with anyio.fail_after(BODY_TIMEOUT_S):
-            return await request.body()
-    except (TimeoutError, ClientDisconnect) as error:
-        raise RequestError(
-            "bad-request", "The request's body did not arrive in time.", "Send a smaller picture, or try again."
-        ) from error

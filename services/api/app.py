@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
-from services.api import animations, events, health, results
+from services.api import animations, events, faces, health, results
 from services.api.auth import make_authenticator
 from services.api.bodies import BodyCap
 from services.api.boundary import Boundary
@@ -29,6 +29,7 @@ from services.api.problems import install_problems
 from services.api.resources import Resources
 from services.api.site import install_site
 from services.errors import TemporaryError
+from services.faces import FaceFinder
 from services.jobs.dispatch import Dispatcher
 from services.jobs.store import JobStore
 from services.logs import configure_logging
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             storage=storage,
             dispatcher=dispatcher,
             catalogue=Catalogue(chosen.bundles_dir),
+            faces=FaceFinder(chosen.bundles_dir),
             authenticate=authenticate,
             decoders=anyio.CapacityLimiter(max(2, os.cpu_count() or 2)),
         )
@@ -100,7 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.http_metrics = metrics
     install_problems(app)
-    for router in (animations.router, events.router, results.router, health.router):
+    for router in (animations.router, faces.router, events.router, results.router, health.router):
         app.include_router(router)
     install_description(app)
     install_site(app, chosen.samples_dir, chosen.s3_public_endpoint)

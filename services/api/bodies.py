@@ -1,14 +1,18 @@
 """Caps the bytes of a request's body before anybody keeps them: by the declared length, and by what really arrives.
 
-Pure ASGI, so that chunked bodies and lying lengths meet the same cap. Knows nothing of routes.
+The cap is pure ASGI, so that chunked bodies and lying lengths meet the same one. Knows nothing of routes.
 """
 
 from __future__ import annotations
 
+import anyio
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api.problems import answer_error
 from services.errors import RequestError
+
+BODY_TIMEOUT_S = 120.0
 
 
 class BodyCap:
@@ -47,6 +51,21 @@ class BodyCap:
             "Send a smaller or more strongly compressed picture, as multipart rather than as base64.",
             max_bytes=self.max_bytes,
         )
+
+
+async def read_whole(request: Request) -> bytes:
+    """Return the whole body, which ``BodyCap`` bounds.
+
+    Raises:
+        RequestError: bad-request when it stops coming.
+    """
+    try:
+        with anyio.fail_after(BODY_TIMEOUT_S):
+            return await request.body()
+    except (TimeoutError, ClientDisconnect) as error:
+        raise RequestError(
+            "bad-request", "The request's body did not arrive in time.", "Send a smaller picture, or try again."
+        ) from error
 
 
 def _declared_length(scope: Scope) -> int:

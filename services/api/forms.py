@@ -6,10 +6,22 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from services.api.problems import Problem
 from services.jobs.contract import AnimationOptions
 
+_IMAGE_BASE64 = {
+    "type": "string",
+    "contentEncoding": "base64",
+    "description": "The picture, JPEG, PNG or WebP; a `data:` prefix is accepted.",
+}
+_IMAGE_FILE = {
+    "type": "string",
+    "contentMediaType": "application/octet-stream",
+    "description": "The picture as a file, JPEG, PNG or WebP.",
+}
+_UNLESS_SAMPLED = " Required unless `source` is `sampled`."
 _OPTIONS = "#/components/schemas/AnimationOptions"
 
 
@@ -26,12 +38,7 @@ def make_form_schemas() -> dict[str, Any]:
         "required": ["prompt"],
         "properties": {
             **properties,
-            "image_base64": {
-                "type": "string",
-                "contentEncoding": "base64",
-                "description": "The picture, JPEG, PNG or WebP; a `data:` prefix is accepted."
-                " Required unless `source` is `sampled`.",
-            },
+            "image_base64": _IMAGE_BASE64 | {"description": _IMAGE_BASE64["description"] + _UNLESS_SAMPLED},
         },
     }
     multipart_form = {
@@ -41,11 +48,7 @@ def make_form_schemas() -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {
             **properties,
-            "image": {
-                "type": "string",
-                "contentMediaType": "application/octet-stream",
-                "description": "The picture as a file, JPEG, PNG or WebP. Required unless `source` is `sampled`.",
-            },
+            "image": _IMAGE_FILE | {"description": _IMAGE_FILE["description"] + _UNLESS_SAMPLED},
             "options": {"$ref": _OPTIONS, "description": "Any of the other fields, as one JSON object."},
         },
     }
@@ -63,6 +66,7 @@ REQUEST_BODY: dict[str, Any] = {
             "encoding": {
                 "options": {"contentType": "application/json"},
                 "output": {"contentType": "application/json"},
+                "face": {"contentType": "application/json"},
                 "metadata": {"contentType": "application/json"},
                 "image": {"contentType": "image/jpeg, image/png, image/webp"},
             },
@@ -87,6 +91,31 @@ REQUEST_BODY: dict[str, Any] = {
         },
     },
 }
+
+
+def make_detect_body(query: type[BaseModel]) -> dict[str, Any]:
+    """Return how ``faces:detect`` is asked: the same two forms, with the fields of ``query`` beside the picture."""
+    properties = query.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
+
+    def describe_form(image: dict[str, Any], name: str) -> dict[str, Any]:
+        return {
+            "schema": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": [name],
+                "properties": {**properties, name: image},
+            }
+        }
+
+    form = describe_form(_IMAGE_FILE, "image")
+    form["encoding"] = {
+        "face": {"contentType": "application/json"},
+        "image": {"contentType": "image/jpeg, image/png, image/webp"},
+    }
+    return {
+        "required": True,
+        "content": {"multipart/form-data": form, "application/json": describe_form(_IMAGE_BASE64, "image_base64")},
+    }
 
 
 def _drop_default_problems(document: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from services.errors import AnimatoError
+from services.jobs.contract import FaceFacts
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:animato:problem:"
@@ -27,6 +28,10 @@ STATUSES: Mapping[str, int] = {
     "image-too-small": 422,
     "image-too-large": 422,
     "image-corrupt": 422,
+    "no-face": 422,
+    "multiple-faces": 422,
+    "face-too-small": 422,
+    "face-unusable": 422,
     "idempotency-mismatch": 422,
     "unsupported-media-type": 415,
     "payload-too-large": 413,
@@ -54,6 +59,10 @@ TITLES: Mapping[str, str] = {
     "image-too-small": "The picture is too small",
     "image-too-large": "The picture has too many pixels",
     "image-corrupt": "The picture can't be decoded",
+    "no-face": "There is no such face in the picture",
+    "multiple-faces": "Several faces could be meant",
+    "face-too-small": "The face is too small",
+    "face-unusable": "The face can't be aligned",
     "idempotency-mismatch": "The idempotency key was used for another request",
     "unsupported-media-type": "This media type is not accepted",
     "payload-too-large": "The request body is too large",
@@ -115,6 +124,11 @@ class Problem(BaseModel):
     retryable: bool = Field(description="True when the same request may succeed later.")
     hint: str = Field(description="What to do about it.")
     errors: list[FieldProblem] | None = Field(None, description="The fields that are wrong.")
+    faces: list[FaceFacts] | None = Field(None, description="The faces that were found, where faces are the problem.")
+
+
+# What an error's details may add to its document; its other members are made here.
+_OWN_MEMBERS = frozenset(Problem.model_fields) - {"errors", "faces"}
 
 
 def make_problem(
@@ -157,9 +171,7 @@ def answer_error(error: AnimatoError) -> Response:
         error.hint or INTERNAL_HINT,
         retryable=retryable,
         headers=headers,
-        **{
-            name: value for name, value in error.details.items() if name not in Problem.model_fields or name == "errors"
-        },
+        **{name: value for name, value in error.details.items() if name not in _OWN_MEMBERS},
     )
 
 

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from services.api.auth import Authenticator
 from services.api.models import Catalogue
+from services.faces import FaceFinder
 from services.jobs.dispatch import Dispatcher
 from services.jobs.store import JobStore
 from services.settings import Settings
@@ -25,6 +26,7 @@ class Resources:
     storage: ObjectStore
     dispatcher: Dispatcher
     catalogue: Catalogue
+    faces: FaceFinder
     authenticate: Authenticator
     decoders: anyio.CapacityLimiter
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from services.jobs.contract import JobRecord, JobState, Stage, VideoFormat
+from services.jobs.contract import FaceFacts, JobRecord, JobState, Stage, VideoFormat
 
 PREFIX = "/v1/animations"
 
@@ -22,14 +22,27 @@ class AnimationInput(BaseModel):
     height: int | None
 
 
-class Face(BaseModel):
-    """A face found in the picture; boxes and landmarks in px of the picture."""
+class FaceRefusal(BaseModel):
+    """Why this picture would not be animated as it is; the problem document of `POST /v1/animations` says the same."""
 
-    index: int
-    box: list[float]
-    score: float
-    landmarks: list[list[float]]
-    selected: bool
+    code: str
+    detail: str
+    hint: str
+
+
+class FaceDetection(BaseModel):
+    """What would be found in a picture if it was posted."""
+
+    object: Literal["face_detection"] = "face_detection"
+    model: str
+    width: int = Field(description="Of the picture, after its EXIF orientation.")
+    height: int
+    faces: list[FaceFacts] = Field(description="The largest first.")
+    region: list[list[float]] | None = Field(
+        description="Corners of the square that would be cut out and animated, in px: top left, top right, bottom"
+        " right, bottom left when the face is upright. Null where no face is chosen."
+    )
+    problem: FaceRefusal | None = Field(description="What a job with this face would be refused with; null: nothing.")
 
 
 class AnimationOutput(BaseModel):
@@ -89,7 +102,7 @@ class Animation(BaseModel):
     attempt: int
     cancel_requested: bool
     input: AnimationInput
-    faces: list[Face] = Field(description="Faces found in the picture; empty where the model has no detector.")
+    faces: list[FaceFacts] = Field(description="Faces found in the picture; empty where none was looked for.")
     output: AnimationOutput | None
     quality: dict[str, float | str] | None = Field(
         description=(
@@ -203,7 +216,7 @@ def describe_animation(record: JobRecord, queue_position: int | None = None, now
             width=record.input.width,
             height=record.input.height,
         ),
-        faces=[],
+        faces=record.input.faces,
         output=_describe_output(record, base),
         quality=record.quality,
         metrics=record.metrics,

@@ -13,20 +13,22 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Never
+from typing import Any, Never, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from services.api.multipart import Part, split_multipart
 from services.api.pictures import Picture, PictureLimits, clean_picture
 from services.api.problems import list_field_problems, make_pointer
 from services.errors import RequestError
-from services.jobs.contract import MAX_FRAMES, AnimationOptions
+from services.jobs.contract import MAX_FRAMES, MAX_WHOLE_PIXELS, AnimationOptions, whole_frame_size
+
+Fields = TypeVar("Fields", bound=BaseModel)
 
 JSON_TYPE = "application/json"
 MULTIPART_TYPE = "multipart/form-data"
 # Fields of the JSON form whose value is an object; as multipart fields they are JSON texts.
-_OBJECT_FIELDS = frozenset({"output", "metadata"})
+_OBJECT_FIELDS = frozenset({"output", "metadata", "face"})
 _INTEGER_FIELDS = frozenset({"frames", "fps", "seed", "deadline_s", "ttl_s"})
 _NUMBER_FIELDS = frozenset({"intensity", "duration_s"})
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
@@ -58,21 +60,31 @@ def read_submission(body: bytes, content_type: str, limits: PictureLimits) -> Su
     Raises:
         RequestError: unsupported-media-type, validation-failed, or one of the image codes.
     """
+    fields, image, image_field = read_body(body, content_type)
+    options = check_options(fields)
+    _check_source(options, image, image_field)
+    picture = None if image is None else clean_picture(image, limits)
+    if picture is not None:
+        _check_whole(options, picture)
+    return Submission(options, picture, _digest(options, image))
+
+
+def read_body(body: bytes, content_type: str) -> tuple[dict[str, Any], bytes | None, str]:
+    """Split a body into its fields, the bytes of its picture, and the name of the field that a picture stands in.
+
+    Raises:
+        RequestError: unsupported-media-type, validation-failed.
+    """
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == MULTIPART_TYPE:
-        fields, image = _read_multipart(split_multipart(body, content_type))
-    elif media_type == JSON_TYPE:
-        fields, image = _read_json(body)
-    else:
-        raise RequestError(
-            "unsupported-media-type",
-            "The body is neither multipart/form-data nor application/json.",
-            "Send a form with a file part `image`, or JSON with `image_base64`, and say so in Content-Type.",
-        )
-    options = check_options(fields)
-    _check_source(options, image, "/image" if media_type == MULTIPART_TYPE else "/image_base64")
-    picture = None if image is None else clean_picture(image, limits)
-    return Submission(options, picture, _digest(options, image))
+        return *_read_multipart(split_multipart(body, content_type)), "image"
+    if media_type == JSON_TYPE:
+        return *_read_json(body), "image_base64"
+    raise RequestError(
+        "unsupported-media-type",
+        "The body is neither multipart/form-data nor application/json.",
+        "Send a form with a file part `image`, or JSON with `image_base64`, and say so in Content-Type.",
+    )
 
 
 def check_options(fields: Mapping[str, Any]) -> AnimationOptions:
@@ -84,9 +96,22 @@ def check_options(fields: Mapping[str, Any]) -> AnimationOptions:
     fields = dict(fields)
     if isinstance(fields.get("prompt"), str):
         fields["prompt"] = " ".join(fields["prompt"].split())  # a text area sends line breaks
+    options = check_fields(AnimationOptions, fields)
+    _check_texts(options)
+    _check_amounts(options)
+    _check_face(options)
+    return options
+
+
+def check_fields(kind: type[Fields], fields: Mapping[str, Any]) -> Fields:
+    """Validate fields strictly as one kind of request.
+
+    Raises:
+        RequestError: validation-failed with a pointer to each field that is wrong.
+    """
     try:
         # JSON text, because strictness means another thing for Python values: an enum is no string there.
-        options = AnimationOptions.model_validate_json(json.dumps(fields), strict=True)
+        return kind.model_validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False, include_context=False)
         unknown = [str(e["loc"][0]) for e in problems if e["type"] == "extra_forbidden" and len(e["loc"]) == 1]
@@ -97,9 +122,6 @@ def check_options(fields: Mapping[str, Any]) -> AnimationOptions:
             " ".join(hints) or _HINT_FIELDS,
             errors=list_field_problems(problems),
         ) from error
-    _check_texts(options)
-    _check_amounts(options)
-    return options
 
 
 def _read_multipart(parts: list[Part]) -> tuple[dict[str, Any], bytes | None]:
@@ -270,8 +292,37 @@ def _check_amounts(options: AnimationOptions) -> None:
         _refuse("`output.size` is odd.", ("output", "size"), "Send an even number of px: video codecs need it.")
 
 
-def _check_source(options: AnimationOptions, image: bytes | None, pointer: str) -> None:
-    where = tuple(pointer.strip("/").split("/"))
+def _check_face(options: AnimationOptions) -> None:
+    """Refuse what can't be meant: a face to be found where nothing is looked for, a photograph where there is none."""
+    if options.face is not None and options.align == "none":
+        _refuse("A face is chosen, and `align: none` looks for none.", ("face",), "Leave `face` out, or `align: none`.")
+    if options.source == "sampled":
+        for field, given in (("face", options.face is not None), ("compose", options.compose == "paste_back")):
+            if given:
+                _refuse(
+                    f"`{field}` is about a photograph, and a sampled face has none.",
+                    (field,),
+                    "Send a picture, or leave it out.",
+                )
+
+
+def _check_whole(options: AnimationOptions, picture: Picture) -> None:
+    """Bound what a film of a whole photograph costs: its frames pass through a disk and an encoder."""
+    if options.compose != "paste_back":
+        return
+    width, height = whole_frame_size(picture.width, picture.height, options.output.size)
+    pixels = options.frames_total * width * height
+    if pixels > MAX_WHOLE_PIXELS:
+        _refuse(
+            f"{options.frames_total} frames of {width}×{height} px are too many: at most "
+            f"{MAX_WHOLE_PIXELS // (width * height)} of this size are possible.",
+            ("output", "size"),
+            "Ask for fewer frames or a smaller `output.size`.",
+        )
+
+
+def _check_source(options: AnimationOptions, image: bytes | None, field: str) -> None:
+    where = (field,)
     if options.source == "sampled" and image is not None:
         _refuse(
             "A sampled face and a picture are both asked for.", where, "Leave the picture out, or leave `source` out."

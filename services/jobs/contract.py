@@ -9,11 +9,14 @@ from __future__ import annotations
 import secrets
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 MAX_FRAMES = 960
+# Of a whole photograph with a moving face: its longer edge, and frames × width × height of a film of it.
+MAX_WHOLE_EDGE_PX = 2048
+MAX_WHOLE_PIXELS = 2**30
 MAX_PROMPT_CHARACTERS = 300
 DEFAULT_FPS = 24
 DEFAULT_DURATION_S = 2.0
@@ -63,6 +66,7 @@ MEDIA_TYPES: dict[VideoFormat, str] = {
     VideoFormat.APNG: "image/apng",
 }
 
+Pixel = Annotated[float, Field(ge=-100_000, le=100_000, allow_inf_nan=False)]
 MetadataText = Annotated[str, StringConstraints(max_length=500)]
 
 
@@ -73,10 +77,36 @@ class OutputOptions(BaseModel):
 
     format: VideoFormat = VideoFormat.MP4
     size: int | None = Field(
-        None, ge=64, le=1024, description="Edge length in px, even; default: the model's resolution."
+        None,
+        ge=64,
+        le=1024,
+        description="Edge length in px, even; default: the model's resolution. Of a whole photograph the longer edge;"
+        f" default: the photograph's own, at most {MAX_WHOLE_EDGE_PX} px.",
     )
     quality: int = Field(80, ge=1, le=100, description="Encoder quality, 100 is best.")
     poster: bool = Field(True, description="Also store the judged frame as a JPEG poster.")
+
+
+class FaceChoice(BaseModel):
+    """Which of several faces is meant: exactly one of the three ways to say it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    index: int | None = Field(None, ge=0, le=999, description="As numbered in `faces`; 0 is the largest.")
+    box: Annotated[list[Pixel], Field(min_length=4, max_length=4)] | None = Field(
+        None, description="Left, top, right, bottom in px of the picture: the face that overlaps it most."
+    )
+    select: Literal["largest"] | None = Field(
+        None, description="The largest face, even where another is nearly as large."
+    )
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if sum(way is not None for way in (self.index, self.box, self.select)) != 1:
+            raise ValueError("exactly one of index, box and select must be given")
+        if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
+            raise ValueError("box must be left < right and top < bottom")
+        return self
 
 
 class AnimationOptions(BaseModel):
@@ -96,7 +126,15 @@ class AnimationOptions(BaseModel):
     loop: Literal["none", "pingpong"] = "none"
     easing: Literal["smooth", "linear"] = "smooth"
     seed: int | None = Field(None, ge=0, le=2**32 - 1)
-    align: Literal["auto", "none"] = "auto"
+    align: Literal["auto", "none"] = Field(
+        "auto", description='"auto": find the face and cut it out upright; "none": take the centred square.'
+    )
+    compose: Literal["crop", "paste_back"] = Field(
+        "crop", description='"crop": a film of the face; "paste_back": of the whole photograph with its face moving.'
+    )
+    face: FaceChoice | None = Field(
+        None, description="Which face; default: the largest, unless another is nearly as large."
+    )
     output: OutputOptions = OutputOptions()
     metadata: dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], MetadataText] = Field(
         default_factory=dict, max_length=16
@@ -113,6 +151,31 @@ class AnimationOptions(BaseModel):
         return max(1, min(MAX_FRAMES, round(seconds * self.fps)))
 
 
+class FaceFacts(BaseModel):
+    """A face found in the picture; boxes and landmarks in px of the picture."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    index: int = Field(description="0 is the largest face.")
+    box: list[float] = Field(description="Left, top, right, bottom.", min_length=4, max_length=4)
+    score: float = Field(ge=0, le=1)
+    landmarks: list[list[float]] = Field(
+        description="[x, y] of the viewer's left eye, right eye, the nose, the left and the right corner of the mouth."
+    )
+    selected: bool = Field(False, description="The face that moves.")
+
+    @property
+    def points(self) -> tuple[tuple[float, float], ...]:
+        """The five landmarks as ``model.align.face_region`` takes them."""
+        return tuple((x, y) for x, y in self.landmarks)
+
+    @property
+    def edge_px(self) -> float:
+        """The shorter edge of the box."""
+        left, top, right, bottom = self.box
+        return min(right - left, bottom - top)
+
+
 class InputFacts(BaseModel):
     """What is known of the accepted picture. ``key`` is its place in the object store, None for a sampled face."""
 
@@ -122,6 +185,12 @@ class InputFacts(BaseModel):
     sha256: str | None = None
     width: int | None = None
     height: int | None = None
+    faces: list[FaceFacts] = Field(default_factory=list, description="Empty where none was looked for.")
+
+    @property
+    def selected_face(self) -> FaceFacts | None:
+        """The face that moves; None: the centred square."""
+        return next((face for face in self.faces if face.selected), None)
 
 
 class OutputFacts(BaseModel):
@@ -197,6 +266,20 @@ class Lease(BaseModel):
     record: JobRecord
     token: str
     expires_at: datetime
+
+
+def whole_frame_size(width: int, height: int, size: int | None) -> tuple[int, int]:
+    """Return width and height of a film of a whole photograph: even, because video codecs halve the colour planes.
+
+    Args:
+        width, height: of the photograph.
+        size: the wanted longer edge; None: the photograph's own, at most MAX_WHOLE_EDGE_PX.
+    """
+    longer = max(width, height)
+    wanted = min(longer, MAX_WHOLE_EDGE_PX) if size is None else size
+    if wanted == longer:  # nothing is scaled for the sake of evenness: an odd row or column is left out
+        return max(2, width - width % 2), max(2, height - height % 2)
+    return max(2, round(width * wanted / longer / 2) * 2), max(2, round(height * wanted / longer / 2) * 2)
 
 
 def make_job_id() -> str:

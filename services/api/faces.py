@@ -1,0 +1,112 @@
+"""``POST /v1/faces:detect``, and the look for faces that every posted picture gets. Rules are in ``services.faces``."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse, Response
+
+from model.align import face_region
+from services.api.bodies import read_whole
+from services.api.forms import make_detect_body
+from services.api.pictures import Picture, PictureLimits, clean_picture
+from services.api.problems import describe_responses
+from services.api.resources import Owner, Resources, Rooms
+from services.api.schemas import FaceDetection, FaceRefusal
+from services.api.uploads import Submission, check_fields, read_body
+from services.errors import RequestError
+from services.faces import Search, choose_face, plan_search
+from services.jobs.contract import FaceChoice, FaceFacts
+
+router = APIRouter(prefix="/v1", tags=["faces"])
+
+
+class FaceQuery(BaseModel):
+    """The fields of `POST /v1/faces:detect` but the picture."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = Field(None, max_length=64, description="A model id of GET /v1/models; default: the first one.")
+    face: FaceChoice | None = Field(None, description="As a job would choose; default: the largest.")
+
+
+def look_for_faces(rooms: Resources, submission: Submission) -> list[FaceFacts]:
+    """Return the faces that a submission is about; empty where none is looked for. Takes some 100 ms of CPU.
+
+    Raises:
+        RequestError: model-unknown, no-face, multiple-faces, face-too-small, face-unusable.
+        TemporaryError: not-ready.
+    """
+    manifest = rooms.catalogue.choose(submission.options.model)
+    if submission.picture is None or plan_search(submission.options, manifest) is Search.NONE:
+        return []  # the picture need not be decoded
+    return rooms.faces.look(_read_pixels(submission.picture), manifest, submission.options)
+
+
+@router.post(
+    "/faces:detect",
+    response_model=FaceDetection,
+    summary="Find the faces of a picture",
+    openapi_extra={"requestBody": make_detect_body(FaceQuery)},
+    responses=describe_responses(
+        "bad-request",
+        "payload-too-large",
+        "unsupported-media-type",
+        "validation-failed",
+        "model-unknown",
+        "image-corrupt",
+        "image-too-small",
+        "image-too-large",
+        "not-ready",
+    ),
+)
+async def detect_faces(request: Request, rooms: Rooms, owner: Owner) -> Response:
+    """Tell which faces are found, which one a job would animate, and why it would be refused. Stores nothing."""
+    body = await read_whole(request)
+    content_type = request.headers.get("Content-Type", "")
+    found = await to_thread.run_sync(_detect, rooms, body, content_type, limiter=rooms.decoders)
+    return JSONResponse(found.model_dump(mode="json"), headers={"Cache-Control": "no-store"})
+
+
+def _detect(rooms: Resources, body: bytes, content_type: str) -> FaceDetection:
+    fields, image, image_field = read_body(body, content_type)
+    query = check_fields(FaceQuery, fields)
+    if image is None:
+        detail = "The request has no picture."
+        raise RequestError(
+            "validation-failed",
+            detail,
+            "Send the picture of a face.",
+            errors=[{"pointer": f"#/{image_field}", "detail": detail}],
+        )
+    manifest = rooms.catalogue.choose(query.model)
+    picture = clean_picture(image, PictureLimits(rooms.settings.max_pixels, rooms.settings.min_side_px))
+    faces, problem = rooms.faces.find(_read_pixels(picture), manifest), None
+    try:
+        faces = choose_face(faces, query.face)
+    except RequestError as error:
+        problem = FaceRefusal(code=error.code, detail=error.message, hint=error.hint)
+    chosen = next((face for face in faces if face.selected), None)
+    return FaceDetection(
+        model=manifest.id,
+        width=picture.width,
+        height=picture.height,
+        faces=faces,
+        region=None if chosen is None else _list_corners(chosen),
+        problem=problem,
+    )
+
+
+def _list_corners(face: FaceFacts) -> list[list[float]]:
+    return [[round(x, 2), round(y, 2)] for x, y in face_region(face.points).corners]
+
+
+def _read_pixels(picture: Picture) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(picture.png), formats=["PNG"]) as opened:
+        return np.asarray(opened.convert("RGB"))
