@@ -1,9 +1,10 @@
-"""CLIP from a folder in Hugging Face's format: towers for the losses, and the same towers as graphs for a bundle.
+"""CLIP as towers for the losses, and the same towers as graphs for a bundle; and CLIP from Hugging Face's folders.
 
-For: training with real checkpoints. The folder is the user's own; nothing is ever downloaded, and weights are read
-from safetensors alone. Needs the optional extra `clip` (the `transformers` package), which nothing else needs.
-The graphs are written out in plain operators over transformers' own modules, since its mask building can't be
-exported; a test compares both with `get_text_features` and `get_image_features`.
+For: training with real checkpoints, and imports. The folder is the user's own; nothing is ever downloaded, and weights
+are read from safetensors alone; OpenAI's own files are read by `openai_clip`. Needs the optional extra `clip` (the
+`transformers` package), which nothing else needs. The graphs are written out in plain operators over transformers' own
+modules, since its mask building can't be exported; a test compares both with `get_text_features` and
+`get_image_features`.
 Must not import: services, worker, model.
 """
 
@@ -35,17 +36,19 @@ def resizing_matrix(source: int, target: int) -> Tensor:
 
 
 class ClipImages(nn.Module):
-    """Pictures → CLIP's embedding: resizing, normalisation and the vision tower, all differentiable."""
+    """Pictures → CLIP's embedding: resizing, normalisation and the vision tower, all differentiable.
+
+    `vision`: pixel values [N,3,size_px,size_px] as CLIP was trained on → embeddings [N,embed_dim] of any length.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, clip: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, vision: nn.Module, size_px: int, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+    ) -> None:
         super().__init__()
-        vision = cast(Any, clip).vision_model
-        self.vision, self.projection = vision, cast(Any, clip).visual_projection
-        self.size_px: int = vision.config.image_size
-        self.heads: int = vision.config.num_attention_heads
+        self.vision, self.size_px = vision, size_px
         self.register_buffer("mean", torch.tensor(mean)[None, :, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[None, :, None, None], persistent=False)
         self._matrices: dict[int, Tensor] = {}
@@ -61,11 +64,24 @@ class ClipImages(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Shapes: image [N,3,R,R] in [-1,1] → image_embed [N,embed_dim], unit norm."""
-        x = self.vision.embeddings(self.prepare(image))
-        x = self.vision.pre_layrnorm(x)
-        for layer in self.vision.encoder.layers:
+        return F.normalize(self.vision(self.prepare(image)), dim=-1)
+
+
+class VisionTransformer(nn.Module):
+    """CLIP's vision transformer with its projection."""
+
+    def __init__(self, clip: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.projection = cast(Any, clip).vision_model, cast(Any, clip).visual_projection
+        self.heads: int = self.layers.config.num_attention_heads
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Shapes: pixels [N,3,size_px,size_px] → [N,embed_dim]."""
+        x = self.layers.pre_layrnorm(self.layers.embeddings(pixels))
+        for layer in self.layers.encoder.layers:
             x = run_layer(layer, x, self.heads, None)
-        return F.normalize(self.projection(self.vision.post_layernorm(x[:, 0])), dim=-1)
+        embed: Tensor = self.projection(self.layers.post_layernorm(x[:, 0]))
+        return embed
 
 
 class ClipTexts(nn.Module):
@@ -76,7 +92,7 @@ class ClipTexts(nn.Module):
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
         text = cast(Any, clip).text_model
-        self.text, self.projection = text, cast(Any, clip).text_projection
+        self.text, self.projection = text, cast(nn.Linear, cast(Any, clip).text_projection)
         self.heads: int = text.config.num_attention_heads
         self.max_tokens: int = text.config.max_position_embeddings
         hidden = torch.ones(self.max_tokens, self.max_tokens).triu(1) * -1e4
@@ -124,12 +140,10 @@ class ClipTowers(nn.Module):
     `torch.onnx.export`. `tokenizer.save(path)` writes the bundle's tokenizer.json (byte-level BPE).
     """
 
-    def __init__(self, clip: nn.Module, tokenizer: Tokenizer, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, images: ClipImages, texts: ClipTexts, tokenizer: Tokenizer) -> None:
         super().__init__()
-        self.clip = clip
-        self.images, self.texts = ClipImages(clip, mean, std), ClipTexts(clip)
-        self.tokenizer = tokenizer
-        self.embed_dim: int = cast(Any, clip).config.projection_dim
+        self.images, self.texts, self.tokenizer = images, texts, tokenizer
+        self.embed_dim: int = texts.projection.out_features
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and mask of sentences; a cut one still ends in the end token.
@@ -183,7 +197,8 @@ def load_clip(folder: Path, device: torch.device | str = "cpu") -> ClipTowers:
     preprocessing = folder / "preprocessor_config.json"
     settings = _read_json(preprocessing) if preprocessing.is_file() else {}
     mean, std = settings.get("image_mean", MEAN), settings.get("image_std", STD)
-    towers = ClipTowers(clip, load_tokenizer(folder), mean, std)
+    images = ClipImages(VisionTransformer(clip), clip.config.vision_config.image_size, mean, std)
+    towers = ClipTowers(images, ClipTexts(clip), load_tokenizer(folder))
     return towers.eval().requires_grad_(False).to(device)
 
 

@@ -40,14 +40,15 @@ class PaperGraphBuilder(GraphBuilder):
         weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
         return self.add("Gemm", x, self.constant(weight), self.constant(bias), transB=1)
 
-    def mapper(self, mapper: PaperMapper, x: str) -> str:
+    def mapper(self, mapper: PaperMapper, x: str, output: str | None = None) -> str:
         """Add PixelNorm and the three layers: [T,embed_dim] → [T,num_ws,w_dim]."""
         axis = self.constant(np.array([1]), np.int64)
         power = self.add("ReduceMean", self.add("Mul", x, x), axis, keepdims=1)
         x = self.add("Div", x, self.add("Sqrt", self.add("Add", power, self.constant(1e-8))))
         for layer in mapper.layers:
             x = self.activate(self.linear(cast("FullyConnected", layer), x), 0.2, SQRT2)
-        return self.add("Reshape", x, self.constant(np.array([-1, mapper.num_ws, mapper.w_dim]), np.int64))
+        shape = self.constant(np.array([-1, mapper.num_ws, mapper.w_dim]), np.int64)
+        return self.add("Reshape", x, shape, output=output)
 
 
 def _describe(name: str, shape: tuple[int | str, ...]) -> onnx.ValueInfoProto:
@@ -89,21 +90,56 @@ def _add_decay(graph: PaperGraphBuilder, kind: str, share: str) -> str | None:
 
 
 def build_paper_graph(
-    network: PaperMotion, *, decay: str = "linear", h_noise: float = 0.01, sampled: bool = False, opset: int = OPSET
+    network: PaperMotion,
+    *,
+    decay: str = "linear",
+    h_noise: float = 0.01,
+    sampled: bool = False,
+    published: bool = False,
+    opset: int = OPSET,
 ) -> onnx.ModelProto:
     """Build the graph.
 
     Shapes: text_embed, image_embed [1,E], noise [1,h_dim], intensity [1], progress [T] → delta_ws [T,num_ws,w_dim],
-    motion_codes [T,E]. `sampled`: the motion was trained on τ alone, so v is not used.
+    motion_codes [T,E]. `sampled`: the motion was trained on τ alone, so v is not used. `published`: for comparisons
+    with the original, delta_ws is Δ_k as it is, at any intensity, and visual_delta_ws [1,num_ws,w_dim] is δ_v.
     """
+    assert not (sampled and published), "a motion without v has no δ_v to compare"
     graph = PaperGraphBuilder()
-    embed_dim, mapper = network.cell.a.in_features, network.text_mapper
+    codes = _add_recurrence(graph, network, decay, h_noise, sampled)
+    if published:
+        graph.mapper(network.text_mapper, codes, output="delta_ws")
+        graph.mapper(network.visual_mapper, "image_embed", output="visual_delta_ws")
+    else:
+        moved = graph.mapper(network.text_mapper, codes)
+        if not sampled:
+            moved = graph.add("Add", moved, graph.mapper(network.visual_mapper, "image_embed"))
+        _add_served(graph, moved)
+    embed_dim, rows = network.cell.a.in_features, (network.text_mapper.num_ws, network.text_mapper.w_dim)
+    inputs = [
+        _describe("text_embed", (1, embed_dim)),
+        _describe("image_embed", (1, embed_dim)),
+        _describe("noise", (1, network.h_dim)),
+        _describe("intensity", (1,)),
+        _describe("progress", ("T",)),
+    ]
+    outputs = [_describe("delta_ws", ("T", *rows)), _describe("motion_codes", ("T", embed_dim))]
+    if published:
+        outputs.append(_describe("visual_delta_ws", (1, *rows)))
+    built = helper.make_graph(graph.nodes, "motion", inputs, outputs, graph.constants)
+    model = helper.make_model(built, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _add_recurrence(graph: PaperGraphBuilder, network: PaperMotion, decay: str, h_noise: float, sampled: bool) -> str:
+    """Add the cell's run over all frames: motion_codes [T,embed_dim]."""
     image_embed = graph.add("Mul", "image_embed", graph.constant(0.0 if sampled else 1.0))
     z_0 = graph.add("Add", "text_embed", image_embed)
     h_0 = graph.add("Mul", "noise", graph.constant(h_noise))
     frames = graph.add("Cast", graph.add("Shape", "progress"), to=TensorProto.FLOAT)  # [1]
     last = graph.add("Sub", frames, graph.constant(1))
-    column = graph.add("Unsqueeze", "progress", graph.constant(np.array([1]), np.int64))
+    column = _add_column(graph)
     stretch = graph.add("Div", graph.add("Mul", last, graph.constant(TOTAL_STEP)), frames)
     rates = graph.add("Mul", graph.add("Sub", column, graph.previous(column)), stretch)
     decayed = _add_decay(graph, decay, graph.add("Div", graph.add("Mul", column, last), frames))
@@ -113,28 +149,20 @@ def build_paper_graph(
         "Scan", [z_0, h_0, rates], ["z_last", "h_last", "z_rows"], body=_build_cell(network), num_scan_inputs=1
     )
     graph.nodes.append(scan)
-    codes = graph.add("Sub", "z_rows", z_0, output="motion_codes")
-    moved = graph.mapper(mapper, codes)
-    if not sampled:
-        moved = graph.add("Add", moved, graph.mapper(network.visual_mapper, "image_embed"))
-    ahead = graph.add("Unsqueeze", graph.add("Sub", graph.constant(1), column), graph.constant(np.array([2]), np.int64))
+    return graph.add("Sub", "z_rows", z_0, output="motion_codes")
+
+
+def _add_served(graph: PaperGraphBuilder, moved: str) -> None:
+    """Add what serving gets of δ_v + Δ_k [T,num_ws,w_dim]: frame 0's share taken away, times the intensity."""
+    left = graph.add("Sub", graph.constant(1), _add_column(graph))
+    ahead = graph.add("Unsqueeze", left, graph.constant(np.array([2]), np.int64))
     taken = graph.add("Mul", graph.slice(moved, 0, 1), ahead)
     graph.add("Mul", graph.add("Sub", moved, taken), "intensity", output="delta_ws")
-    inputs = [
-        _describe("text_embed", (1, embed_dim)),
-        _describe("image_embed", (1, embed_dim)),
-        _describe("noise", (1, network.h_dim)),
-        _describe("intensity", (1,)),
-        _describe("progress", ("T",)),
-    ]
-    outputs = [
-        _describe("delta_ws", ("T", mapper.num_ws, mapper.w_dim)),
-        _describe("motion_codes", ("T", embed_dim)),
-    ]
-    built = helper.make_graph(graph.nodes, "motion", inputs, outputs, graph.constants)
-    model = helper.make_model(built, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    onnx.checker.check_model(model)
-    return model
+
+
+def _add_column(graph: PaperGraphBuilder) -> str:
+    """Add progress as a column, [T,1]."""
+    return graph.add("Unsqueeze", "progress", graph.constant(np.array([1]), np.int64))
 
 
 @torch.no_grad()
