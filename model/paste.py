@@ -15,9 +15,14 @@ from model.align import Region, cut_region
 
 Shares = NDArray[np.floating[Any]]
 
-# The mask about a face, in shares of half the square's edge: all of the drawn face within the first, nothing of it
-# beyond the second. FFHQ's crops have the face within the first; hair and background fade in between.
-_FACE_INNER, _FACE_OUTER = 0.62, 0.96
+# Masks about a face, in shares of half the square's edge: all of the drawing within the first number, nothing of it
+# beyond the second. The core holds eyes, nose, mouth and chin of an FFHQ crop. Beyond it hair and background fade out,
+# and sooner where the drawing begins with others than the photograph has.
+_CORE = (0.48, 0.76)
+_WIDE = (0.62, 0.96)
+# Differences of colour (of 255, averaged over some hundredths of the edge) that count as the same and as another thing.
+_SAME, _OTHER = 12.0, 48.0
+_AVERAGED = 0.03
 # About a square without a known face only the rim fades, so that whatever it holds is seen.
 _RIM = 0.08
 # A colour is spread by no less and no more than this: a flat drawing must not be blown up to a photograph's contrast.
@@ -49,8 +54,10 @@ class PasteBack:
         self._left, self._top = max(0, int(np.floor(min(xs)))), max(0, int(np.floor(min(ys))))
         self._right, self._bottom = min(width, int(np.ceil(max(xs)))), min(height, int(np.ceil(max(ys))))
         self._region = region.moved(-self._left, -self._top)
-        self._alpha = self._make_mask(width, height, has_face)
-        self._colours = _match_colours(first, cut_region(photo, region, len(first)), _weights(len(first), has_face))
+        wanted = cut_region(photo, region, len(first))
+        self._colours = _match_colours(first, wanted, _weights(len(first), has_face))
+        agreement = _measure_agreement(np.asarray(cv2.LUT(first, self._colours), np.uint8), wanted)
+        self._alpha = self._make_mask(width, height, agreement if has_face else None)
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -71,34 +78,41 @@ class PasteBack:
         place[:] = np.rint(place + (face.astype(np.float32) - place) * self._alpha).astype(np.uint8)
         return whole
 
-    def _warp(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Turn and scale a frame to where it belongs."""
+    def _warp(self, frame: NDArray[Any]) -> NDArray[Any]:
+        """Turn and scale a frame to where it belongs: shapes [S,S] or [S,S,3] → [h,w] or [h,w,3]."""
         edge = max(1, round(self._region.edge_px))
         if edge < len(frame):  # averaged first: a warp takes single pixels
-            frame = np.asarray(cv2.resize(frame, (edge, edge), interpolation=cv2.INTER_AREA), np.uint8)
+            frame = np.asarray(cv2.resize(frame, (edge, edge), interpolation=cv2.INTER_AREA))
         size = (self._right - self._left, self._bottom - self._top)
         warped = cv2.warpAffine(
             frame, self._region.matrix(len(frame)), size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
         )
-        return np.asarray(warped, np.uint8)
+        return np.asarray(warped)
 
-    def _make_mask(self, width: int, height: int, has_face: bool) -> Shares:
-        """Return how much of the frame is seen at each pixel of its place: shapes [h,w,1], range 0 to 1."""
-        y, x = np.mgrid[0 : max(0, self._bottom - self._top), 0 : max(0, self._right - self._left)].astype(np.float32)
+    def _make_mask(self, width: int, height: int, agreement: Shares | None) -> Shares:
+        """Return how much of the frame is seen at each pixel of its place: shapes [h,w,1], range 0 to 1.
+
+        ``agreement``: [S,S], see ``_measure_agreement``; None for a square without a known face.
+        """
+        if self._right <= self._left or self._bottom <= self._top:
+            return np.zeros((0, 0, 1), np.float32)
+        y, x = np.mgrid[0 : self._bottom - self._top, 0 : self._right - self._left].astype(np.float32)
         (cx, cy), (rx, ry) = self._region.centre, self._region.right
         x, y = x + 0.5 - cx, y + 0.5 - cy
         square = rx * rx + ry * ry
         across, down = (x * rx + y * ry) / square, (y * rx - x * ry) / square  # -1 … 1 within the square
-        if has_face:
-            return _face_mask(across, down)[..., None]
+        if agreement is not None:
+            core, wide = _disc(across, down, _CORE), _disc(across, down, _WIDE)
+            mask: Shares = core + (wide - core) * np.clip(self._warp(agreement), 0, 1)
+            return mask[..., None]
         # A side that is the photograph's own edge has nothing to fade into.
         closed = (self._left <= 0, self._top <= 0, self._right >= width, self._bottom >= height)
         return _rim_mask(across, down, closed)[..., None]
 
 
-def _face_mask(across: Shares, down: Shares) -> Shares:
-    distance = np.sqrt(across * across + down * down)
-    return _smooth((_FACE_OUTER - distance) / (_FACE_OUTER - _FACE_INNER))
+def _disc(across: Shares, down: Shares, radii: tuple[float, float]) -> Shares:
+    inner, outer = radii
+    return _smooth((outer - np.hypot(across, down)) / (outer - inner))
 
 
 def _rim_mask(across: Shares, down: Shares, closed: tuple[bool, bool, bool, bool]) -> Shares:
@@ -118,7 +132,14 @@ def _smooth(share: Shares) -> Shares:
 def _weights(size_px: int, has_face: bool) -> Shares:
     """Return how much each pixel of a crop counts for its colours: shapes [S,S]."""
     at = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px * 2 - 1
-    return _face_mask(*np.meshgrid(at, at)) if has_face else np.ones((size_px, size_px), np.float32)
+    return _disc(*np.meshgrid(at, at), _CORE) if has_face else np.ones((size_px, size_px), np.float32)
+
+
+def _measure_agreement(drawn: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> Shares:
+    """Return where two crops show the same: shapes [S,S,3] each → [S,S], range 0 (another thing) to 1."""
+    apart = np.abs(drawn.astype(np.float32) - wanted).max(axis=2)
+    averaged = cv2.GaussianBlur(apart, (0, 0), max(1.0, _AVERAGED * len(drawn)))
+    return _smooth((_OTHER - averaged) / (_OTHER - _SAME))
 
 
 def _match_colours(drawn: NDArray[np.uint8], wanted: NDArray[np.uint8], weights: Shares) -> NDArray[np.uint8]:
