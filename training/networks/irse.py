@@ -1,10 +1,11 @@
-"""The e4e encoder: an IR-SE feature pyramid of any size and one style block a ws row, picture → ws.
+"""Encoders on an IR-SE body, picture → ws: the pyramid of e4e and pSp with one style block a ws row, of any size.
 
 The body is a residual network of the ArcFace family with squeeze-and-excitation; coarse rows read its last map, middle
-and fine rows read maps that are larger and that the coarser ones were added to. Row 0 is the face's w; every other row
-is w plus a delta, and the deltas are unlocked one after the other in training. Plain PyTorch; no losses, no files.
-Source: Tov et al. 2021 (arXiv 2102.02766); with widths (64, 128, 256, 512), units (3, 4, 14, 3) and 256 px it is their
-network, tensor for tensor.
+and fine rows read maps that are larger and that the coarser ones were added to. In e4e row 0 is the face's w; every
+other row is w plus a delta, and the deltas are unlocked one after the other in training. In pSp every row stands alone.
+Plain PyTorch; no losses, no files.
+Source: Tov et al. 2021 (arXiv 2102.02766), Richardson et al. 2021 (arXiv 2008.00951); with WIDTHS, UNITS and 256 px it
+is their network, tensor for tensor.
 """
 
 import itertools
@@ -18,6 +19,11 @@ from torch import Tensor, nn
 from training.networks.layers import FullyConnected
 
 SQUEEZE = 16
+Four = tuple[int, int, int, int]
+WIDTHS: Four = (64, 128, 256, 512)
+"""Channels of the four stages of IR-SE 50."""
+UNITS: Four = (3, 4, 14, 3)
+"""Residual units of the four stages of IR-SE 50."""
 
 
 class SqueezeExcitation(nn.Module):
@@ -75,27 +81,11 @@ class StyleBlock(nn.Module):
         return self.linear(x.flatten(1))
 
 
-class PyramidEncoder(nn.Module):
-    """Picture → ws, around an average w that is kept with the weights."""
+class IRSEBody(nn.Module):
+    """A stem and four stages, each of which halves the map."""
 
-    w_avg: Tensor
-    unlocked_rows: Tensor
-
-    def __init__(
-        self,
-        num_ws: int,
-        w_dim: int,
-        input_size: int = 256,  # what the picture is scaled to; a power of two, 32 at least
-        widths: tuple[int, int, int, int] = (64, 128, 256, 512),
-        units: tuple[int, int, int, int] = (3, 4, 14, 3),
-        coarse_rows: int = 3,  # rows below read the map at 1/16
-        middle_rows: int = 7,  # rows below that read 1/8, the rest 1/4
-    ) -> None:
+    def __init__(self, widths: Four = WIDTHS, units: Four = UNITS) -> None:
         super().__init__()
-        assert input_size >= 32, input_size
-        assert 2 ** int(math.log2(input_size)) == input_size, f"{input_size} is not a power of two"
-        self.num_ws, self.w_dim, self.input_size = num_ws, w_dim, input_size
-        self.coarse_rows, self.middle_rows = coarse_rows, middle_rows
         self.stem = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
         self.stem_norm = nn.BatchNorm2d(widths[0])
         self.stem_activate = nn.PReLU(widths[0])
@@ -106,6 +96,39 @@ class PyramidEncoder(nn.Module):
             )
             before = width
         self.stages = nn.ModuleList(stages)
+
+    def describe(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Give the maps at 1/2, 1/4, 1/8 and 1/16 of a picture's size."""
+        x = self.stem_activate(self.stem_norm(self.stem(image)))
+        maps = []
+        for stage in self.stages:
+            x = cast("nn.Sequential", stage)(x)
+            maps.append(x)
+        return maps[0], maps[1], maps[2], maps[3]
+
+
+class PyramidEncoder(IRSEBody):
+    """Picture → ws, around an average w that is kept with the weights."""
+
+    w_avg: Tensor
+    unlocked_rows: Tensor
+
+    def __init__(
+        self,
+        num_ws: int,
+        w_dim: int,
+        input_size: int = 256,  # what the picture is scaled to; a power of two, 32 at least
+        widths: Four = WIDTHS,
+        units: Four = UNITS,
+        coarse_rows: int = 3,  # rows below read the map at 1/16
+        middle_rows: int = 7,  # rows below that read 1/8, the rest 1/4
+        deltas: bool = True,  # rows behind the first are told as deltas from it (e4e); False: on their own (pSp)
+    ) -> None:
+        super().__init__(widths, units)
+        assert input_size >= 32, input_size
+        assert 2 ** int(math.log2(input_size)) == input_size, f"{input_size} is not a power of two"
+        self.num_ws, self.w_dim, self.input_size = num_ws, w_dim, input_size
+        self.coarse_rows, self.middle_rows, self.deltas = coarse_rows, middle_rows, deltas
         self.lateral_middle = nn.Conv2d(widths[2], widths[3], 1)
         self.lateral_fine = nn.Conv2d(widths[1], widths[3], 1)
         self.styles = nn.ModuleList(
@@ -125,13 +148,13 @@ class PyramidEncoder(nn.Module):
         """Invert pictures.
 
         Shapes: image [N,3,R,R] in [-1,1] → ws [N,num_ws,w_dim]. Of the rows behind the first, only the first
-        `unlocked` have a delta (None: as kept with the weights); the others equal row 0.
+        `unlocked` are read off the picture (None: as kept with the weights); the others equal row 0.
         """
         return self.w_avg + self.offsets(image, unlocked)
 
     def offsets(self, image: Tensor, unlocked: int | None = None) -> Tensor:
         """Give ws without the average: [N,3,R,R] → [N,num_ws,w_dim]."""
-        fine, middle, coarse = self.describe(fit_picture(image, self.input_size))
+        _, fine, middle, coarse = self.describe(fit_picture(image, self.input_size))
         last = min(int(self.unlocked_rows) if unlocked is None else unlocked, self.num_ws - 1)
         base = self.styles[0](coarse)
         rows, features = [base], coarse
@@ -140,18 +163,10 @@ class PyramidEncoder(nn.Module):
                 features = middle = add_upsampled(coarse, self.lateral_middle(middle))
             if row == self.middle_rows:
                 features = add_upsampled(middle, self.lateral_fine(fine))
-            rows.append(base + self.styles[row](features))
+            style = self.styles[row](features)
+            rows.append(base + style if self.deltas else style)
         rows += [base] * (self.num_ws - 1 - last)
         return torch.stack(rows, 1)
-
-    def describe(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give the body's maps at 1/4, 1/8 and 1/16 of the input size."""
-        x = self.stem_activate(self.stem_norm(self.stem(image)))
-        maps = []
-        for stage in self.stages:
-            x = cast("nn.Sequential", stage)(x)
-            maps.append(x)
-        return maps[1], maps[2], maps[3]
 
 
 def add_upsampled(small: Tensor, large: Tensor) -> Tensor:
