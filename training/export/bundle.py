@@ -20,10 +20,11 @@ from torch import Tensor
 from model.bundle.writer import write_bundle
 from model.sessions import open_graph
 from training.export.card import write_card
-from training.export.graphs import OPSET, MappingGraph, PictureGraph, SynthesisGraph, export_module
+from training.export.graphs import OPSET, MappingGraph, PictureGraph, export_module
 from training.export.halves import store_halves
 from training.export.language import describe_language
 from training.export.motion_graph import build_motion_graph
+from training.export.synthesis_graph import SynthesisGraph
 from training.export.text import export_text_tower
 from training.faces.parameters import Z_DIM
 from training.language import embed_texts
@@ -152,7 +153,7 @@ def export_graphs(parts: Parts, seed: int = 0) -> tuple[dict[str, bytes], dict[s
     files: dict[str, bytes] = {}
     parity: dict[str, dict[str, Any]] = {}
 
-    graph = export_module(SynthesisGraph(generator), (ws[:2],), ["ws"], ["frames"])
+    graph = export_module(SynthesisGraph(generator.synthesis), (ws[:2],), ["ws"], ["frames"])
     drawn = ((generator.synthesis(ws).clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1)
     difference = compare("synthesis", run_graph(graph, ws=ws.numpy())["frames"], drawn, SYNTHESIS_TOLERANCE)
     files["synthesis.onnx"], halved = shrink(graph, {"ws": ws.numpy()}, {"frames": drawn}, HALF_SYNTHESIS_TOLERANCE)

@@ -1,12 +1,11 @@
-"""The bundle's graphs as small PyTorch modules with the contract's names, types and value ranges, and their export to
-ONNX."""
+"""The bundle's graphs of a rendered domain as small PyTorch modules with the contract's names, types and value ranges,
+and the export of any module to ONNX. Synthesis has a module of its own (`synthesis_graph`)."""
 
 import math
 import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import onnx
@@ -31,99 +30,9 @@ from training.faces.parameters import (
     POSE_FACTORS,
 )
 from training.networks.encoder import FactorHead, ImageTower, Trunk, WPlusEncoder
-from training.networks.stylegan2 import SQRT2, FullyConnected, Generator, SynthesisBlock, SynthesisLayer, ToRGB
+from training.networks.stylegan2 import Generator
 
 OPSET = 20
-
-
-class ExportLayer(nn.Module):
-    """A synthesis layer with everything constant worked out: weights, demodulation matrix, √2 in bias and scale."""
-
-    weight: Tensor
-    energy: Tensor
-    bias: Tensor
-    blur: Tensor
-
-    def __init__(self, layer: SynthesisLayer) -> None:
-        super().__init__()
-        weight = layer.weight.detach() * layer.gain
-        self.up, self.affine = layer.up, bake(layer.affine)
-        self.register_buffer("energy", weight.square().sum((2, 3)).t().contiguous())
-        self.register_buffer("weight", weight.transpose(0, 1).contiguous() if layer.up else weight)
-        self.register_buffer("bias", layer.bias.detach() * SQRT2)
-        if layer.up:
-            self.register_buffer("blur", layer.blur.detach().clone())
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Shapes: x [N,in,H,W], w [N,w_dim] → [N,out,H,W]."""
-        styles = self.affine(w)
-        x = x * styles[:, :, None, None]
-        if self.up:
-            x = F.conv_transpose2d(x, self.weight, stride=2)
-            x = F.conv2d(x, self.blur, padding=1, groups=self.blur.shape[0])
-        else:
-            x = F.conv2d(x, self.weight, padding=1)
-        scale = torch.rsqrt(styles.square() @ self.energy + 1e-8) * SQRT2
-        return F.leaky_relu(x * scale[:, :, None, None] + self.bias, 0.2)
-
-
-class ExportToRGB(nn.Module):
-    """toRGB as a batched matrix product, which needs no convolution with changing weights."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, layer: ToRGB) -> None:
-        super().__init__()
-        self.affine = bake(layer.affine)
-        self.register_buffer("weight", (layer.weight.detach() * layer.gain)[:, :, 0, 0])
-        self.register_buffer("bias", layer.bias.detach().clone())
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Shapes: x [N,in,H,W], w [N,w_dim] → [N,3,H,W]."""
-        weight = self.weight * self.affine(w)[:, None]
-        rgb = torch.matmul(weight, x.flatten(2))
-        return rgb.view(-1, 3, x.shape[2], x.shape[3]) + self.bias
-
-
-def bake(layer: FullyConnected) -> nn.Linear:
-    """Turn an equalised layer without activation into a plain one."""
-    assert not layer.activate
-    plain = nn.Linear(layer.weight.shape[1], layer.weight.shape[0])
-    plain.weight.data = layer.weight.detach() * layer.gain
-    plain.bias.data = layer.bias.detach().clone()
-    return plain
-
-
-class SynthesisGraph(nn.Module):
-    """ws → frames uint8 NHWC."""
-
-    const: Tensor
-    upsample: Tensor
-
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        source = generator.synthesis
-        self.num_ws = source.num_ws
-        self.register_buffer("const", source.const.detach().clone())
-        self.register_buffer("upsample", source.upsample.detach().clone())
-        self.conv1, self.torgb = ExportLayer(source.conv1), ExportToRGB(source.torgb)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList([ExportLayer(block.conv0), ExportLayer(block.conv1), ExportToRGB(block.torgb)])
-            for block in cast("list[SynthesisBlock]", source.blocks)
-        )
-
-    def forward(self, ws: Tensor) -> Tensor:
-        """Shapes: ws [N,num_ws,w_dim] → frames [N,R,R,3] uint8 RGB."""
-        x = self.conv1(self.const.expand(ws.shape[0], -1, -1, -1), ws[:, 0])
-        rgb = self.torgb(x, ws[:, 1])
-        for i, block in enumerate(self.blocks):
-            conv0, conv1, torgb = cast("list[nn.Module]", block)
-            row = 2 * i + 1
-            x = conv1(conv0(x, ws[:, row]), ws[:, row + 1])
-            rgb = F.conv_transpose2d(rgb, self.upsample, stride=2, padding=1, groups=3) + torgb(x, ws[:, row + 2])
-        pixels = torch.round((rgb.clamp(-1, 1) + 1) * 127.5)
-        return pixels.permute(0, 2, 3, 1).to(torch.uint8)
 
 
 class MappingGraph(nn.Module):

@@ -14,13 +14,15 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from training.loop import load_ema
+from training.loop import CHECKPOINT, load_ema
 from training.networks.motion import PaperMotion
 from training.paper.parts import FrozenParts, draw_frames, freeze, read_picture
 from training.paper.stage import build_paper_motion
 from training.paper.towers import Towers
 from training.recipes.paper import PaperRecipe, read_paper_recipe
 from training.stages import take_part
+
+OPTIONS = "options.json"
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,17 @@ class PaperAnimation:
     towers: Towers
 
 
+def is_motion_folder(path: Path) -> bool:
+    """Say whether `PaperStage` trained here."""
+    return (path / OPTIONS).is_file() and (path / CHECKPOINT).is_file()
+
+
 def load(folder: Path, parts: FrozenParts) -> PaperAnimation:
     """Load what `PaperStage` left in a folder.
 
     Raises: FileNotFoundError when it left nothing; RuntimeError when it was trained for parts of other sizes.
     """
-    recipe = read_paper_recipe(json.loads((folder / "options.json").read_text()))
+    recipe = read_paper_recipe(json.loads((folder / OPTIONS).read_text()))
     weights = load_ema(folder)
     network = build_paper_motion(recipe, parts)
     network.load_state_dict(take_part(weights, "motion"))

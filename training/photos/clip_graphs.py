@@ -15,7 +15,7 @@ from training.errors import DataError
 from training.export.bundle import ParityError
 from training.export.graphs import OPSET
 from training.export.traces import strip_traces
-from training.photos.bundle import IMAGE_TOLERANCE, Words
+from training.photos.words import IMAGE_TOLERANCE, Words
 
 SENTENCES = ("smiling", "The person is closing eyes.", "it's a 2nd SURPRISE, isn't it?! ünïcode")
 

@@ -1,92 +1,14 @@
-"""The bundle's graphs of an adversarially trained generator and of its encoder and towers, as PyTorch modules.
+"""The bundle's graphs of an adversarial generator's mapping, of its encoder and of towers, as PyTorch modules.
 
-Noise is constant and inside the graph, so that all frames of a video share it. Must not import: services, worker.
+Must not import: services, worker.
 """
-
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.errors import DataError
-from training.export.graphs import ExportLayer, ExportToRGB
 from training.networks.irse import PyramidEncoder
 from training.networks.mapping import ZMapping
-from training.networks.stylegan2 import SQRT2, ZGenerator
-from training.networks.synthesis import SynthesisBlock, SynthesisLayer, ToRGB
-
-
-class NoisyLayer(ExportLayer):
-    """A synthesis layer with its constant noise and its bound."""
-
-    noise: Tensor
-
-    def __init__(self, layer: SynthesisLayer) -> None:
-        super().__init__(layer)
-        self.clamp, self.noisy = layer.clamp, layer.noise_size is not None
-        if self.noisy:
-            self.register_buffer("noise", layer.noise_const.detach() * layer.noise_strength.detach() * SQRT2)
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Shapes: x [N,in,H,W], w [N,w_dim] → [N,out,H,W], twice as large where the layer upsamples."""
-        styles = self.affine(w)
-        x = x * styles[:, :, None, None]
-        if self.up:
-            x = F.conv_transpose2d(x, self.weight, stride=2)
-            x = F.conv2d(x, self.blur, padding=1, groups=self.blur.shape[0])
-        else:
-            x = F.conv2d(x, self.weight, padding=1)
-        scale = torch.rsqrt(styles.square() @ self.energy + 1e-8) * SQRT2
-        x = x * scale[:, :, None, None] + self.bias
-        x = F.leaky_relu(x + self.noise if self.noisy else x, 0.2)
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
-
-
-class BoundedToRGB(ExportToRGB):
-    """toRGB with its bound."""
-
-    def __init__(self, layer: ToRGB) -> None:
-        super().__init__(layer)
-        self.clamp = layer.clamp
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Shapes: x [N,in,H,W], w [N,w_dim] → [N,3,H,W]."""
-        rgb = super().forward(x, w)
-        return rgb if self.clamp is None else rgb.clamp(-self.clamp, self.clamp)
-
-
-class ZSynthesisGraph(nn.Module):
-    """ws → frames uint8 NHWC, for skip generators with or without noise."""
-
-    const: Tensor
-    upsample: Tensor
-
-    def __init__(self, generator: ZGenerator) -> None:
-        """Raises: DataError for another architecture than skip."""
-        super().__init__()
-        source = generator.synthesis
-        if source.architecture != "skip":
-            raise DataError(f"only skip generators can be exported; this one is {source.architecture!r}")
-        self.register_buffer("const", source.const.detach().clone())
-        self.register_buffer("upsample", source.upsample.detach().clone())
-        self.conv1, self.torgb = NoisyLayer(source.conv1), BoundedToRGB(source.torgb)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList([NoisyLayer(block.conv0), NoisyLayer(block.conv1), BoundedToRGB(block.torgb)])
-            for block in cast("list[SynthesisBlock]", source.blocks)
-        )
-
-    def forward(self, ws: Tensor) -> Tensor:
-        """Shapes: ws [N,num_ws,w_dim] → frames [N,R,R,3] uint8 RGB."""
-        x = self.conv1(self.const.expand(ws.shape[0], -1, -1, -1), ws[:, 0])
-        rgb = self.torgb(x, ws[:, 1])
-        for i, block in enumerate(self.blocks):
-            conv0, conv1, torgb = cast("list[nn.Module]", block)
-            row = 2 * i + 1
-            x = conv1(conv0(x, ws[:, row]), ws[:, row + 1])
-            rgb = F.conv_transpose2d(rgb, self.upsample, stride=2, padding=1, groups=3) + torgb(x, ws[:, row + 2])
-        pixels = torch.round((rgb.clamp(-1, 1) + 1) * 127.5)
-        return pixels.permute(0, 2, 3, 1).to(torch.uint8)
 
 
 class ZMappingGraph(nn.Module):
@@ -94,6 +16,7 @@ class ZMappingGraph(nn.Module):
 
     def __init__(self, mapping: ZMapping) -> None:
         super().__init__()
+        assert mapping.c_dim == 0, "a condition is worked into the mapping first"
         self.mapping = mapping
 
     def forward(self, z: Tensor, truncation_psi: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from training.adversarial.pictures import PictureSet
 from training.errors import DataError
 from training.generator import to_pictures
-from training.inversion.features import compare_maps
+from training.inversion.features import compare_maps, normalize_maps
 from training.inversion.parts import InversionParts, parts_of_generator
 from training.networks.discriminator import Discriminator
-from training.networks.irse import PyramidEncoder
+from training.networks.irse import PyramidEncoder, fit_picture
 from training.networks.stylegan2 import ZGenerator
 from training.paper.parts import FrozenParts, freeze
 from training.paper.stage import Pictures
@@ -70,3 +70,28 @@ def draw_batches(pictures: PictureSet) -> Pictures:
 def take_held_out(pictures: PictureSet) -> Tensor:
     """Give the pictures that the motion is measured on: [N,3,R,R]."""
     return to_pictures(stack(pictures, range(min(HELD_OUT, len(pictures)))))
+
+
+def build_imported_parts(
+    generator: ZGenerator, encoder: PyramidEncoder, towers: Towers, device: torch.device | None = None
+) -> FrozenParts:
+    """Give what the paper's motion needs of networks that were trained elsewhere.
+
+    Pictures are compared by the encoder's own feature maps: an IR-SE body that began as a face recognition network, and
+    no other network of these faces is at hand.
+    """
+    where = device or torch.device("cpu")
+    freeze(generator, encoder, towers)
+    for part in (generator, encoder, cast("nn.Module", towers)):
+        part.to(where)
+
+    def describe(pictures: Tensor) -> list[Tensor]:
+        return normalize_maps(encoder.describe(fit_picture(pictures, encoder.input_size)))
+
+    def measure(first: Tensor, second: Tensor) -> Tensor:
+        return compare_maps(describe(first), describe(second))
+
+    encode: Callable[[Tensor], Tensor] = encoder
+    return FrozenParts(
+        generator, encode, towers, refuse_identity, measure, generator.mapping, generator.mapping.z_dim, where
+    )

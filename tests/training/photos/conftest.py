@@ -48,9 +48,14 @@ def text(tmp_path_factory) -> Path:
     return folder
 
 
-def animato_train(*words: object):
+def run_command(*words: object):
     """Run the command line in this process."""
-    return CliRunner().invoke(app, [*map(str, words), "--device", "cpu"], catch_exceptions=False)
+    return CliRunner().invoke(app, [*map(str, words)], catch_exceptions=False)
+
+
+def animato_train(*words: object):
+    """Run a stage on the CPU."""
+    return run_command(*words, "--device", "cpu")
 
 
 @pytest.fixture(scope="session")
