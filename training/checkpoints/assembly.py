@@ -164,5 +164,6 @@ def fix_condition(generator: ZGenerator, c: Tensor) -> ZGenerator:
         plain.weight.copy_(first.weight[:, :z_dim] * (first.gain / plain.gain))
         plain.bias.copy_(first.bias + first.weight[:, z_dim:] @ embedded * (first.gain / first.bias_gain))
         fixed.w_avg.copy_(mapping.w_avg)
-    fixed.layers[1:] = mapping.layers[1:]
+    for i in range(1, layers):
+        fixed.layers[i] = mapping.layers[i]
     return ZGenerator(fixed, generator.synthesis).eval()

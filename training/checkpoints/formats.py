@@ -132,11 +132,12 @@ def find_state(value: Any, *keys: str) -> dict[str, Tensor]:
 
 _LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How a file of `torch.save` begins that is no zip archive."""
+_SCALAR: Any = np.float64(0).__reduce__()[0]
 _HARMLESS: list[Any] = [
     argparse.Namespace,  # the options of a training run
     np.dtype,
-    np._core.multiarray.scalar,
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # as numpy 1 called it
+    _SCALAR,
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 called it
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
 ]
 """What checkpoints hold beside tensors; none of it does anything but keep values."""
@@ -242,5 +243,5 @@ def _describe(value: Any) -> str:
     if isinstance(value, Persistent):
         return f"it holds a network of the class {value.class_name!r}"
     if isinstance(value, Mapping):
-        return f"it begins with {', '.join(map(repr, list(value)[:4]))}"
+        return f"it begins with {', '.join([repr(key) for key in value if isinstance(key, str)][:4])}"
     return f"it holds a {type(value).__name__}"

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,7 @@ def compare(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the cases that are named, and print a line for each."""
-    parser = argparse.ArgumentParser(prog="python -m training.checkpoints.golden", description=cast(str, __doc__))
+    parser = argparse.ArgumentParser(prog="python -m training.checkpoints.golden", description=__doc__)
     parser.add_argument("cases", nargs="+", type=Path, metavar="CASE_DIR", help="a folder with spec.json and case.npz")
     for folder in parser.parse_args(arguments).cases:
         try:

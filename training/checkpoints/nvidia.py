@@ -12,7 +12,6 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -104,6 +103,7 @@ def read_layout(weights: Weights, parts: dict[str, Persistent]) -> Layout:
     embedded, c_dim = weights.shape("mapping.embed.weight", 2) if "mapping.embed.weight" in weights else (0, 0)
     _check_attributes(weights, parts)
     first = parts.get("mapping.fc0")
+    lr_multiplier = _read_number(weights, first, "bias_gain") if first else None
     return Layout(
         channels=tuple(channels),
         z_dim=weights.shape("mapping.fc0.weight", 2)[1] - embedded,
@@ -113,7 +113,7 @@ def read_layout(weights: Weights, parts: dict[str, Persistent]) -> Layout:
         architecture=_find_architecture(weights),
         noise="synthesis.b4.conv1.noise_const" in weights,
         clamp=_find_clamp(weights, parts),
-        lr_multiplier=float(first.state.get("bias_gain", DEFAULT_LR_MULTIPLIER)) if first else DEFAULT_LR_MULTIPLIER,
+        lr_multiplier=DEFAULT_LR_MULTIPLIER if lr_multiplier is None else lr_multiplier,
     )
 
 
@@ -129,11 +129,23 @@ def _find_clamp(weights: Weights, parts: dict[str, Persistent]) -> float | None:
     Raises: CheckpointMismatchError where they have several.
     """
     layers = [part for part in parts.values() if part.class_name in {"SynthesisLayer", "ToRGBLayer"}]
-    bounds: set[Any] = {part.state.get("conv_clamp") for part in layers} or {DEFAULT_CLAMP}
+    if not layers:
+        return DEFAULT_CLAMP
+    bounds = {_read_number(weights, part, "conv_clamp") for part in layers}
     if len(bounds) > 1:
         raise CheckpointMismatchError(f"{weights.path}: its layers have several bounds (conv_clamp), and ours have one")
-    bound = bounds.pop()
-    return None if bound is None else float(bound)
+    return bounds.pop()
+
+
+def _read_number(weights: Weights, part: Persistent, name: str) -> float | None:
+    """Give an attribute that is a number or None.
+
+    Raises: CheckpointMismatchError where it is something else.
+    """
+    value = part.state.get(name)
+    if value is not None and not isinstance(value, int | float):
+        raise CheckpointMismatchError(f"{weights.path}: {name} of a {part.class_name} is no number")
+    return None if value is None else float(value)
 
 
 def _check_attributes(weights: Weights, parts: dict[str, Persistent]) -> None:
@@ -145,9 +157,11 @@ def _check_attributes(weights: Weights, parts: dict[str, Persistent]) -> None:
         wanted = ACTIVATIONS.get(part.class_name)
         if part.class_name == "FullyConnectedLayer":
             wanted = "lrelu" if name.startswith("mapping.fc") else "linear"
-        if wanted and part.state.get("activation", wanted) != wanted:
+        found = part.state.get("activation", wanted)
+        if wanted and found != wanted:
+            told = repr(found) if isinstance(found, str) else "of an unknown kind"
             raise CheckpointMismatchError(
-                f"{weights.path}: {name} has the activation {part.state['activation']!r}, and only {wanted!r} is known"
+                f"{weights.path}: {name} has the activation {told}, and only {wanted!r} is known"
             )
 
 

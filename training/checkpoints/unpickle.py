@@ -10,7 +10,7 @@ Must not import: services, worker.
 import io
 import mmap
 import pickletools
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,7 +71,8 @@ class _RefusedError(Exception):
 def _rebuild_persistent(meta: Any) -> Persistent:
     if not isinstance(meta, dict) or meta.get("type") != "class" or not isinstance(meta.get("state"), dict):
         raise _RefusedError("a persistent object without a class and a state")
-    return Persistent(str(meta.get("class_name")), meta["state"])
+    class_name = meta.get("class_name")
+    return Persistent(class_name if isinstance(class_name, str) else "", meta["state"])
 
 
 def _load_storage(data: Any) -> _Storage:
@@ -84,7 +85,7 @@ def _load_storage(data: Any) -> _Storage:
     storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if not isinstance(storage, torch.storage.TypedStorage):
         raise _RefusedError(f"a tensor's numbers made of {type(storage).__name__}")
-    return _Storage(torch.tensor([], dtype=storage.dtype).set_(storage))  # type: ignore[call-overload]
+    return _Storage(torch.tensor([], dtype=storage.dtype).set_(storage))
 
 
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
@@ -114,6 +115,38 @@ def _rebuild_number(kind: Any, data: Any) -> float:
     return value
 
 
+def _rebuild_bytes(text: Any, encoding: Any) -> bytes:
+    """Give bytes that protocol 2, which has none, wrote as text."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise _RefusedError(f"bytes that are written as {encoding!r:.20}")
+    return text.encode("latin1")
+
+
+def _rebuild_place(*place: Any) -> str:
+    """Give a device as text."""
+    if not all(isinstance(part, str | int) for part in place):
+        raise _RefusedError("a device that is none")
+    return ":".join(map(str, place))
+
+
+def _make_dict(pairs: Any = ()) -> dict[Any, Any]:
+    """Make a dict; its keys are plain values, for to hash a tuple of tuples of … may take for ever."""
+    items = list(pairs.items() if isinstance(pairs, dict) else pairs)
+    _check_plain([key for key, _ in items])
+    return dict(items)
+
+
+def _make_set(items: Any = ()) -> set[Any]:
+    """Make a set of plain values."""
+    _check_plain(items)
+    return set(items)
+
+
+def _check_plain(values: Iterable[Any]) -> None:
+    if not all(value is None or isinstance(value, str | bytes | int | float) for value in values):
+        raise _RefusedError("a key or a set's item that is neither a text nor a number")
+
+
 def _rebuild_plainly(kind: Any, base: Any, state: Any) -> Any:
     """Make an object the way that the oldest pickles do: `copyreg._reconstructor`."""
     del base
@@ -121,8 +154,9 @@ def _rebuild_plainly(kind: Any, base: Any, state: Any) -> Any:
 
 
 def _list_builders() -> Iterator[tuple[Name, Callable[..., Any]]]:
-    yield Name("collections", "OrderedDict"), dict
-    yield Name("dnnlib.util", "EasyDict"), dict
+    yield Name("collections", "OrderedDict"), _make_dict
+    yield Name("dnnlib.util", "EasyDict"), _make_dict
+    yield Name("_codecs", "encode"), _rebuild_bytes
     yield Name("copyreg", "_reconstructor"), _rebuild_plainly
     yield Name("torch_utils.persistence", "_reconstruct_persistent_obj"), _rebuild_persistent
     yield Name("torch.storage", "_load_from_bytes"), _load_storage
@@ -130,13 +164,13 @@ def _list_builders() -> Iterator[tuple[Name, Callable[..., Any]]]:
     yield Name("torch._utils", "_rebuild_parameter"), _rebuild_parameter
     yield Name("torch._utils", "_rebuild_parameter_with_state"), _rebuild_parameter
     yield Name("torch", "Size"), tuple
-    yield Name("torch", "device"), lambda *place: ":".join(map(str, place))
+    yield Name("torch", "device"), _rebuild_place
     yield Name("numpy", "dtype"), lambda kind, *_: kind
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         yield Name(module, "scalar"), _rebuild_number
     for module in ("builtins", "__builtin__"):
-        yield Name(module, "set"), set
-        yield Name(module, "dict"), dict
+        yield Name(module, "set"), _make_set
+        yield Name(module, "dict"), _make_dict
 
 
 BUILDERS = dict(_list_builders())
@@ -171,7 +205,9 @@ def _name(module: Any, name: Any) -> Name:
 
     Raises: _RefusedError for every one that is not expected.
     """
-    found = Name(str(module), str(name))
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise _RefusedError("a name that is no text")
+    found = Name(module, name)
     if found in BUILDERS or found in INERT or _is_dtype(found):
         return found
     for prefix, explanation in EXPLAINED.items():
@@ -187,7 +223,7 @@ def _is_dtype(found: Name) -> bool:
 def _build(what: Any, arguments: Any) -> Any:
     """Call the builder that a name stands for."""
     if not isinstance(what, Name) or what not in BUILDERS or not isinstance(arguments, tuple):
-        raise _RefusedError(f"it calls {what!r:.80}")
+        raise _RefusedError(f"it calls {'.'.join(what) if isinstance(what, Name) else type(what).__name__}")
     return BUILDERS[what](*arguments)
 
 
@@ -290,15 +326,15 @@ class _Machine:
         if isinstance(container, list):
             container.extend(items)
         elif isinstance(container, set):
-            container.update(items)
+            container.update(_make_set(items))
         elif isinstance(container, dict):
             container.update(_pair(items))
         else:
             raise _RefusedError(f"it adds items to an object of the type {type(container).__name__}")
 
 
-def _pair(items: list[Any]) -> dict[Hashable, Any]:
-    return dict(zip(items[::2], items[1::2], strict=True))
+def _pair(items: list[Any]) -> dict[Any, Any]:
+    return _make_dict(zip(items[::2], items[1::2], strict=True))
 
 
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -307,7 +343,7 @@ MADE_OF_ITEMS: dict[str, Callable[[list[Any]], Any]] = {
     "LIST": list,
     "TUPLE": tuple,
     "DICT": _pair,
-    "FROZENSET": frozenset,
+    "FROZENSET": _make_set,
 }
 LITERALS = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
