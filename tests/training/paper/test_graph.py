@@ -9,6 +9,7 @@ import torch
 from model.motion import MotionGenerator
 from model.sessions import open_graph
 from tests.training.golden import load_case
+from training.checkpoints.official_motion import NAMES
 from training.networks.motion import PaperMotion
 from training.paper.graph import build_paper_graph, export_paper_motion
 from training.recipes.paper import PAPER_SMOKE
@@ -18,11 +19,7 @@ from training.recipes.paper import PAPER_SMOKE
 def golden():
     weights, case = load_case("language-guided-animation-motion")
     network = PaperMotion(embed_dim=1024, num_ws=18, w_dim=512)
-    names = {f"cell.{ours}": f"rnn.fc{i}" for i, ours in enumerate("abc", start=1)}
-    for ours, theirs in (("text_mapper", "t_mapper"), ("visual_mapper", "v_mapper")):
-        names |= {f"{ours}.layers.{i}": f"mapper.{theirs}.{i + 1}" for i in range(3)}
-    state = {f"{k}.{part}": weights[f"module.{v}.{part}"] for k, v in names.items() for part in ("weight", "bias")}
-    network.load_state_dict(state)
+    network.load_state_dict({ours: weights[f"module.{theirs}"] for ours, theirs in NAMES.items()})
     return network.eval(), {name: value.numpy() for name, value in case.items()}
 
 
