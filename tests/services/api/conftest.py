@@ -27,13 +27,15 @@ from tests.services.api.pictures import encode, make_photo
 GRAPHS = ("text", "image", "encoder", "motion", "mapping", "synthesis")
 
 
-def write_model(bundles_dir: Path, model_id: str = "human", domain: str = "human") -> None:
+def write_model(
+    bundles_dir: Path, model_id: str = "human", domain: str = "human", detector: bytes | None = None
+) -> None:
     """Write a bundle as the API sees one: its manifest is real, its graphs are never opened here."""
     fields: dict[str, Any] = {
         "id": model_id,
         "version": "2026.11.0",
         "domain": domain,
-        "kind": "rendered",
+        "kind": "rendered" if detector is None else "photo",
         "resolution": 128,
         "num_ws": 12,
         "w_dim": 128,
@@ -48,13 +50,15 @@ def write_model(bundles_dir: Path, model_id: str = "human", domain: str = "human
         "tokenizer": "tokenizer.json",
         "expressions": ["smiling", "angry"],
         "presets": ["smiling", "winks, then laughs"],
-        "detector": None,
+        "detector": None if detector is None else "faces.npz",
         "parity": {},
         "license": "Apache-2.0",
         "made_by": {},
         "card": None,
     }
     files: dict[str, Path | bytes] = {f"{name}.onnx": name.encode() for name in GRAPHS} | {"tokenizer.json": b"{}"}
+    if detector is not None:
+        files["faces.npz"] = detector
     write_bundle(bundles_dir / model_id, fields, files)
 
 
