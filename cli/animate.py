@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,16 +14,39 @@ import typer
 
 from cli.console import err, make_progress, out, quiet_logs
 from services.errors import RequestError
-from services.jobs.contract import DEFAULT_DURATION_S, DEFAULT_FPS, MAX_FRAMES, MAX_PROMPT_CHARACTERS, VideoFormat
+from services.jobs.contract import (
+    DEFAULT_DURATION_S,
+    DEFAULT_FPS,
+    MAX_FRAMES,
+    MAX_PROMPT_CHARACTERS,
+    AnimationOptions,
+    FaceChoice,
+    VideoFormat,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from model.animator import Animator
+    from worker.composition import View, Whole
     from worker.events import VideoFacts
 
 MAX_SEED = 2**32 - 1
+
+
+class Align(StrEnum):
+    """How the square that is animated is found."""
+
+    AUTO = "auto"
+    NONE = "none"
+
+
+class Compose(StrEnum):
+    """What the film shows."""
+
+    CROP = "crop"
+    PASTE_BACK = "paste_back"
 
 
 def animate(
@@ -49,11 +73,24 @@ def animate(
     video_format: Annotated[
         VideoFormat | None, typer.Option("--format", help="Container [default: by the ending of --out, else mp4].")
     ] = None,
+    compose: Annotated[
+        Compose, typer.Option(help="crop: a film of the face; paste_back: of the whole photograph.")
+    ] = Compose.CROP,
+    align: Annotated[
+        Align, typer.Option(help="auto: find the face and cut it out upright; none: take the centred square.")
+    ] = Align.AUTO,
+    face_index: Annotated[
+        int | None, typer.Option("--face", min=0, help="Which of several faces, 0 is the largest.")
+    ] = None,
     strip: Annotated[Path | None, typer.Option(help="Also write frames side by side as this PNG.")] = None,
 ) -> None:
     """Animate one face by one sentence, here and now."""
     if (image is None) != sampled:
         raise typer.BadParameter("Name a picture, or take --sampled instead of one; not both.", param_hint="IMAGE")
+    if sampled and (compose is Compose.PASTE_BACK or face_index is not None):
+        raise typer.BadParameter("--compose paste_back and --face are about a photograph.", param_hint="--sampled")
+    if face_index is not None and align is Align.NONE:
+        raise typer.BadParameter("--align none looks for no face to choose.", param_hint="--face")
     if not 0 < len(prompt.strip()) <= MAX_PROMPT_CHARACTERS:
         raise typer.BadParameter(f"Say it in 1 to {MAX_PROMPT_CHARACTERS} characters.", param_hint="--prompt")
     quiet_logs()
@@ -65,8 +102,15 @@ def animate(
     with make_progress() as progress:
         task = progress.add_task("Opening the model", total=count, frames="", left="")
         animator = open_animator(model)
-        progress.update(task, description="Learning the face")
-        face = animator.sample_face(seed) if picture is None else animator.invert(picture)
+        whole: Whole | None = None
+        if picture is None:
+            progress.update(task, description="Drawing a face")
+            face = animator.sample_face(seed)
+        else:
+            progress.update(task, description="Learning the face")
+            view = _look(picture, animator, align, compose, face_index)
+            face = animator.invert(view.cut(animator.manifest.input_resolution))
+            whole = view.whole(None) if compose is Compose.PASTE_BACK else None
         progress.update(task, description="Planning the motion")
         motion = animator.move(face, prompt, frames=count, seed=seed, intensity=intensity)
         progress.update(task, description="Drawing")
@@ -77,7 +121,10 @@ def animate(
                 task, completed=done, frames=f"{done}/{count}", left="" if not left else f"{left:.0f} s left"
             )
 
-        facts = write_video(animator.draw(face, motion), out_file, kind, fps, tell)
+        batches = animator.draw(face, motion)
+        if whole is not None:
+            batches = (whole.lay(frame)[None] for batch in batches for frame in batch)
+        facts = write_video(batches, out_file, kind, fps, tell)
         if strip is not None:
             from worker.strip import write_strip
 
@@ -94,6 +141,24 @@ def animate(
         out().print(str(path))
 
 
+def _look(
+    picture: NDArray[np.uint8], animator: Animator, align: Align, compose: Compose, face_index: int | None
+) -> View:
+    """Find and choose the face as the service does when a picture is posted.
+
+    Raises: RequestError no-face, multiple-faces, face-too-small, face-unusable.
+    """
+    from services.faces import FaceFinder
+    from services.settings import load_settings
+    from worker.composition import View
+
+    choice = None if face_index is None else FaceChoice(index=face_index)
+    options = AnimationOptions(prompt="-", align=align.value, compose=compose.value, face=choice)
+    faces = FaceFinder(load_settings().bundles_dir).look(picture, animator.manifest, options)
+    chosen = next((face for face in faces if face.selected), None)
+    return View(picture, None if chosen is None else chosen.points)
+
+
 def _read_picture(path: Path) -> NDArray[np.uint8]:
     from worker.picture import read_picture
 
@@ -107,6 +172,7 @@ def open_animator(model_id: str | None) -> Animator:
     """
     from model.animator import Animator
     from model.bundle.reader import find_bundle, list_bundles
+    from model.sessions import Tuning
     from services.settings import load_settings
 
     settings = load_settings()
@@ -123,6 +189,7 @@ def open_animator(model_id: str | None) -> Animator:
         find_bundle(settings.bundles_dir, model_id or known[0]),
         providers=settings.providers,
         threads=settings.threads,
+        tuning=Tuning(settings.precision, cuda_graphs=settings.cuda_graphs),
     )
 
 

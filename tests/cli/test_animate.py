@@ -8,12 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from tests.cli.conftest import Run, unboxed
 from tests.pace import FFMPEG_VARIABLE, pace_ffmpeg
-from worker.playback import probe
+from tests.photographs import PATH as PHOTOGRAPH
+from tests.photographs import read_photograph
+from worker.playback import probe, read_frames
 
 
 def test_picture_to_video_and_strip(animato: Run, face: Path, tmp_path: Path) -> None:
@@ -111,3 +114,22 @@ def test_interrupted_film_is_not_left_behind(environment: dict[str, str], tmp_pa
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert [path.name for path in tmp_path.iterdir() if "film" in path.name] == []
+
+
+def test_a_photograph_comes_back_whole(animato: Run, tmp_path: Path) -> None:
+    ran = animato("animate", PHOTOGRAPH, "-p", "smiling", "--frames", 3, "--compose", "paste_back", "-o", "whole.apng")
+    assert ran.returncode == 0, ran.stderr
+    facts = probe(tmp_path / "whole.apng")
+    assert (facts.width, facts.height, facts.frames) == (512, 512, 3)
+    frame = next(read_frames(tmp_path / "whole.apng"))
+    assert np.array_equal(frame[250:], read_photograph()[250:])
+    assert not np.array_equal(frame[:200], read_photograph()[:200])
+
+
+def test_a_face_that_is_not_there_is_refused_in_words(animato: Run, face: Path) -> None:
+    ran = animato("animate", face, "-p", "smiling", "--face", 3, "-o", "film.mp4")
+    assert ran.returncode == 1
+    assert "face" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    for words in (("--sampled", "--face", 0), (face, "--face", 0, "--align", "none")):
+        assert animato("animate", *words, "-p", "smiling", "-o", "film.mp4").returncode == 2
