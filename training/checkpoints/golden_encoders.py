@@ -12,15 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoints.encoders import FAMILIES, read_encoder
+from training.errors import DataError
 from training.export.bundle import run_graph
 from training.export.graphs import export_module
 from training.networks.irse import PyramidEncoder
 
 Arrays = dict[str, np.ndarray]
+OUTPUTS = ("codes", "ws")
+"""As cases name them: what the encoder gives without the average, and with it."""
 
 
 class CodesGraph(nn.Module):
-    """The encoder as cases ask for it: what it gives without the average beside what it gives."""
+    """The encoder with both outputs that cases ask for."""
 
     def __init__(self, encoder: PyramidEncoder) -> None:
         super().__init__()
@@ -55,20 +58,20 @@ def run_case(
 ) -> dict[str, Arrays]:
     """Write a case's checkpoint into a folder, import it, export it, and run both on the case's picture.
 
-    Gives: runtime ("pytorch", "onnxruntime") → output ("codes", "ws") → [N,num_ws,w_dim].
-    Raises: what `read_encoder` raises.
+    Gives: runtime ("pytorch", "onnxruntime") → those of OUTPUTS that the case has → [N,num_ws,w_dim].
+    Raises: DataError where the case has no picture or nothing to compare with; what `read_encoder` raises.
     """
+    names = [name for name in OUTPUTS if name in case]
+    if "image" not in case or not names:
+        raise DataError("case.npz wants an array `image`, and `codes` or `ws` to compare with")
     path = folder / "encoder.pt"
     torch.save(write_checkpoint(tensors, spec, case.get("latent_avg")), path)
     encoder = read_encoder(path).encoder
     image = np.asarray(case["image"], np.float32)
     graph = CodesGraph(encoder)
-    names = ("codes", "ws")
-    results = graph(torch.from_numpy(image))
-    pytorch = {name: value.numpy() for name, value in zip(names, results, strict=True)}
+    pytorch = {name: value.numpy() for name, value in zip(OUTPUTS, graph(torch.from_numpy(image)), strict=True)}
     # two pictures, because an exporter takes a batch of one for a constant
     example = torch.from_numpy(np.repeat(image[:1], 2, axis=0))
-    return {
-        "pytorch": pytorch,
-        "onnxruntime": run_graph(export_module(graph, (example,), ["image"], names), image=image),
-    }
+    exported = run_graph(export_module(graph, (example,), ["image"], OUTPUTS), image=image)
+    results = {"pytorch": pytorch, "onnxruntime": exported}
+    return {runtime: {name: found[name] for name in names} for runtime, found in results.items()}

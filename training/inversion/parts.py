@@ -17,7 +17,10 @@ from training.networks.stylegan2 import Generator, ZGenerator
 from training.networks.synthesis import SynthesisNetwork
 
 Identity = Callable[[Tensor], Tensor]
-"""Pictures [N,3,R,R] in [-1,1] → identity features [N,k], unit norm."""
+"""Pictures [N,3,R,R] in [-1,1] → identity features [N,k], unit norm.
+
+For aligned photographs of faces `read_identity` of training.checkpoints.irse gives one from a user's ir_se50.
+"""
 WSampler = Callable[[int, np.random.Generator], Tensor]
 """Count, random numbers → w [count,w_dim] as the mapping makes them."""
 W_SAMPLES = 2000

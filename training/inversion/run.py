@@ -16,7 +16,7 @@ from training.export.graphs import IdentityGraph
 from training.files import write_atomically
 from training.inversion.features import TRUNK_SIZE, describe_by_trunk
 from training.inversion.figures import average_figures, join_figures, measure_reconstruction
-from training.inversion.parts import InversionParts, parts_of_generator, parts_of_rendered
+from training.inversion.parts import Identity, InversionParts, parts_of_generator, parts_of_rendered
 from training.inversion.refine import refine_ws
 from training.inversion.stage import EncoderStage, build_encoder, to_pictures
 from training.loop import CHECKPOINT, Report, load_ema, match_weights, read_checkpoint, train
@@ -44,8 +44,10 @@ def parts_of_run(run: Run, device: torch.device = CPU) -> InversionParts:
     return parts_of_rendered(run.load_generator(), factors, describe_by_trunk(trunk), identify, device)
 
 
-def parts_of_gan(run: Path, device: torch.device = CPU) -> InversionParts:
+def parts_of_gan(run: Path, device: torch.device = CPU, identity: Identity | None = None) -> InversionParts:
     """Take the averaged generator of an adversarial run, and its discriminator to compare pictures by.
+
+    `identity`: for aligned photographs of faces, `read_identity` of training.checkpoints.irse on the same device.
 
     Raises: DataError when the folder holds no such run; CheckpointMismatchError, DamagedCheckpointError.
     """
@@ -53,7 +55,7 @@ def parts_of_gan(run: Path, device: torch.device = CPU) -> InversionParts:
     _, judge = build_networks(recipe, generator.mapping.c_dim)
     folder = run / STAGE
     match_weights(judge, take_part(read_checkpoint(folder)["modules"], "discriminator"), folder / CHECKPOINT)
-    return parts_of_generator(generator, judge, device=device)
+    return parts_of_generator(generator, judge, identity, device=device)
 
 
 def train_encoder(

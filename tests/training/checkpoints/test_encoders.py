@@ -202,14 +202,19 @@ def test_a_damaged_file_is_told_from_a_foreign_one(save, state, tmp_path):
 def test_a_golden_case_agrees_in_both_runtimes(tmp_path):
     """A case as others would make it, here of 32 px and with several pictures."""
     state, average, image = narrow(seed=3, input_size=256), torch.randn(8, W_DIM), look(count=2, size=256)
-    case = {"image": image.numpy(), "latent_avg": average.numpy()}
-    spec = {"format": "e4e encoder: Encoder4Editing(50, 'ir_se')", "meta": {"stylegan_size": 32}}
-    results = run_case(under(state), spec, case, tmp_path)
     codes = Published(state).codes(image, deltas=True)
+    case = {"image": image, "latent_avg": average, "codes": codes, "ws": codes + average}
+    spec = {"format": "e4e encoder: Encoder4Editing(50, 'ir_se')", "meta": {"stylegan_size": 32}}
+    results = run_case(under(state), spec, {name: value.numpy() for name, value in case.items()}, tmp_path)
     for runtime in ("pytorch", "onnxruntime"):
         assert_near(results[runtime]["codes"], codes)
         assert_near(results[runtime]["ws"], codes + average)
     assert read_encoder(tmp_path / "encoder.pt").options["stylegan_size"] == 32
+
+
+def test_a_golden_case_without_a_picture_is_refused(tmp_path):
+    with pytest.raises(DataError, match="array `image`"):
+        run_case({}, {"format": "e4e"}, {"codes": np.zeros(1)}, tmp_path)
 
 
 def test_a_golden_case_of_psp_is_written_as_such():
