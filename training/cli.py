@@ -1,31 +1,30 @@
-"""`animato-train`: one command a stage, and `all`. Every command can be stopped and run again; it goes on where it
-stopped. What goes wrong is said in one sentence on stderr: exit code 1, or 130 after Ctrl-C.
+"""`animato-train`: one command a stage, and `all`; and `convert`, which makes a bundle of other people's checkpoints.
+
+Training can be stopped and run again; it goes on where it stopped. What goes wrong is said in one sentence on stderr:
+exit code 1, or 130 after Ctrl-C.
 """
 
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
+import click
 import torch
 import typer
+from typer.core import TyperGroup
 
 from model.errors import ModelError
 from training.adversarial.pictures import Fit
 from training.adversarial.run import place_on_rank
+from training.choices import Choices, Job, count_processes, is_main_process
 from training.devices import pick_device
 from training.errors import DataError, InterruptedRunError, TrainingError
 from training.export.bundle import ParityError
 from training.files import tell_full_disk
-from training.jobs import (
-    SHARED_STAGES,
-    Choices,
-    Job,
-    count_processes,
-    is_main_process,
-    list_recipes,
-    open_job,
-    require_fresh,
-)
+from training.jobs import SHARED_STAGES, list_recipes, open_job, require_fresh
 from training.plan import describe_plan
 from training.recipes import RECIPES
 from training.record import describe_device
@@ -52,7 +51,39 @@ class StageName(StrEnum):
     ALL = "all"
 
 
-app = typer.Typer(add_completion=False, help="Train a model from renders or from your own pictures, and export it.")
+class StageFirst(TyperGroup):
+    """A group in which `run` need not be said: `animato-train gan …` is `animato-train run gan …`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `run` before whatever names no other command."""
+        if args and args[0] not in {*self.commands, *self.get_help_option_names(ctx)}:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=StageFirst,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Train a model from renders or from your own pictures, or convert checkpoints, into a bundle. `animato-train "
+    "STAGE …` is short for `animato-train run STAGE …`.",
+)
+
+
+@contextmanager
+def in_sentences(folder: Path) -> Iterator[None]:
+    """Say what goes wrong in one sentence, and end with its exit code."""
+    try:
+        with tell_full_disk(folder):
+            yield
+    except (TrainingError, MissingStageError, ParityError, ModelError) as error:
+        _fail(str(error), INTERRUPTED if isinstance(error, InterruptedRunError) else 1)
+    except KeyboardInterrupt:
+        _fail("stopped; run the same command to go on", INTERRUPTED)
+    except torch.OutOfMemoryError as error:
+        _fail(f"the GPU's memory is full ({str(error).splitlines()[0]}); choose a recipe with a smaller batch", 1)
+    except OSError as error:
+        _fail(f"{error.filename or folder}: {error.strerror or error}", 1)
 
 
 @app.command()
@@ -66,7 +97,10 @@ def run(
     bundle: Annotated[Path | None, typer.Option(help="where export writes, or what compare judges")] = None,
     rivals: Annotated[Path | None, typer.Option(help="run folder of the rivals, for compare")] = None,
     base: Annotated[Path | None, typer.Option(help="rendered run that a rival's parts come from")] = None,
-    clip: Annotated[Path | None, typer.Option(help="folder of a CLIP model: photo recipes without captions")] = None,
+    clip: Annotated[Path | None, typer.Option(help="a CLIP model: checkpoints, photo recipes without captions")] = None,
+    generator: Annotated[Path | None, typer.Option(help="a foreign generator, for checkpoints")] = None,
+    encoder: Annotated[Path | None, typer.Option(help="its e4e or pSp encoder, for checkpoints")] = None,
+    label: Annotated[int | None, typer.Option(help="class that a conditional generator shall draw", min=0)] = None,
     text: Annotated[Path | None, typer.Option(help="RUN/text of another run, instead of training a text tower")] = None,
     fit: Annotated[
         str, typer.Option(help="pictures of other sizes: refuse, or crop (cut the middle, scale)")
@@ -90,23 +124,40 @@ def run(
     if fit not in ("refuse", "crop"):
         raise typer.BadParameter(f"{fit!r} is neither refuse nor crop", param_hint="--fit")
     torch.set_num_threads(threads)
-    choices = Choices(recipe, out, data, bundle, base, clip, text, inception, cast("Fit", fit), share_text)
-    try:
-        with tell_full_disk(choices.folder):
-            if stage is StageName.COMPARE:
-                _compare(choices, rivals, quick)
-            elif stage is StageName.RESTORE:
-                _restore(choices)
-            else:
-                _run(stage.value, choices, device, dry_run, resume)
-    except (TrainingError, MissingStageError, ParityError, ModelError) as error:
-        _fail(str(error), INTERRUPTED if isinstance(error, InterruptedRunError) else 1)
-    except KeyboardInterrupt:
-        _fail("stopped; run the same command to go on", INTERRUPTED)
-    except torch.OutOfMemoryError as error:
-        _fail(f"the GPU's memory is full ({str(error).splitlines()[0]}); choose a recipe with a smaller batch", 1)
-    except OSError as error:
-        _fail(f"{error.filename or choices.folder}: {error.strerror or error}", 1)
+    choices = Choices(
+        recipe,
+        out,
+        data,
+        bundle,
+        base,
+        clip,
+        text,
+        inception,
+        generator,
+        encoder,
+        label,
+        cast("Fit", fit),
+        share_text,
+    )
+    with in_sentences(choices.folder):
+        if stage is StageName.COMPARE:
+            _compare(choices, rivals, quick)
+        else:
+            _run(stage.value, choices, device, dry_run, resume)
+
+
+def _conversion() -> Callable[..., None]:
+    from training.convert.command import run_conversion
+
+    @functools.wraps(run_conversion)
+    def convert(**chosen: Any) -> None:
+        with in_sentences(chosen["out"]):
+            run_conversion(**chosen)
+
+    return convert
+
+
+app.command("convert")(_conversion())
 
 
 def _fail(sentence: str, code: int) -> None:

@@ -1,16 +1,13 @@
-"""The four kinds of runs behind one command: which stages a recipe has, what each would do, and doing it.
+"""The kinds of runs behind one command: which stages a recipe has, what each would do, and doing it.
 
 rendered (training.stages.Run) · photos (training.photos.run.PhotoRun) · gan (adversarial training alone) · rival (what
-our motion is compared with, on a rendered run's parts). Must not import: services, worker, cli.
+our motion is compared with, on a rendered run's parts) · checkpoints (the motion on networks that were trained
+elsewhere: training.convert.training). Must not import: services, worker, cli.
 """
 
-import os
-import shlex
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 
@@ -19,6 +16,8 @@ from training.adversarial.pictures import Fit, describe_set, require_enough
 from training.adversarial.run import train_gan
 from training.adversarial.stage import check_recipe
 from training.baselines.runs import RIVALS, AnyRecipe, Comparison
+from training.choices import Choices, Job, count_processes, is_main_process, say_command
+from training.convert.training import CheckpointJob
 from training.devices import CPU
 from training.errors import DataError, TrainingError
 from training.loop import CHECKPOINT, Report
@@ -28,6 +27,7 @@ from training.plan import StagePlan, count_gan, plan_photos, plan_rendered, plan
 from training.recipes import RECIPES
 from training.recipes.adversarial import ADVERSARIAL_RECIPES, AdversarialRecipe
 from training.recipes.baselines import MAPPER_RECIPES, MOCOGAN_HD_RECIPES, MapperRecipe
+from training.recipes.checkpoints import CHECKPOINT_RECIPES
 from training.recipes.paper import PAPER_RECIPES, PaperRecipe
 from training.recipes.photos import PHOTO_RECIPES
 from training.record import read_record, write_record
@@ -36,62 +36,6 @@ from training.stages import Run
 RIVAL_RECIPES: dict[str, AnyRecipe] = {**PAPER_RECIPES, **MAPPER_RECIPES, **MOCOGAN_HD_RECIPES}
 SHARED_STAGES = ("gan", "inversion")
 """What several processes of torchrun share."""
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What a command line chose."""
-
-    recipe: str
-    out: Path | None = None
-    data: Path | None = None
-    bundle: Path | None = None
-    base: Path | None = None
-    clip: Path | None = None
-    text: Path | None = None
-    inception: Path | None = None
-    fit: Fit = "refuse"
-    share_text: bool = False
-
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
-        return self.out or Path("runs") / self.recipe
-
-
-class Job(Protocol):
-    """One recipe in one folder."""
-
-    kind: str
-    folder: Path
-    stages: tuple[str, ...]  # in order, `all` and compare left out
-
-    def check(self, stage: str) -> list[str]:
-        """Look at what a stage (or `all`) needs; lines that describe it. Nothing is written or trained.
-
-        Raises: TrainingError with what is wrong and where.
-        """
-
-    def plan(self) -> list[StagePlan]:
-        """Give every stage's state."""
-
-    def run(self, stage: str) -> None:
-        """Run a stage, or `all` of them."""
-
-
-def count_processes() -> int:
-    """Give the number of processes that torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_main_process() -> bool:
-    """Say whether this is the process that speaks and writes."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def say_command() -> str:
-    """Give the command line as somebody would type it."""
-    return shlex.join(["animato-train", *sys.argv[1:]])
 
 
 class RenderedJob:
@@ -303,6 +247,7 @@ KINDS: tuple[tuple[Callable[..., Job], Any], ...] = (
     (PhotoJob, PHOTO_RECIPES),
     (GanJob, ADVERSARIAL_RECIPES),
     (RivalJob, RIVAL_RECIPES),
+    (CheckpointJob, CHECKPOINT_RECIPES),
 )
 """What runs a recipe; the first kind that knows its name."""
 
@@ -326,6 +271,7 @@ def list_recipes() -> dict[str, str]:
     }
     found["smoke"] = "every stage of a rendered domain for a few steps, in seconds; its faces are fog"
     found |= {name: recipe.about for name, recipe in PHOTO_RECIPES.items()}
+    found |= {name: recipe.about for name, recipe in CHECKPOINT_RECIPES.items()}
     for name, gan in ADVERSARIAL_RECIPES.items():
         found.setdefault(name, f"adversarial training alone at {gan.resolution} px")
     for name, rival in RIVAL_RECIPES.items():

@@ -15,6 +15,7 @@ from training.loop import read_checkpoint
 from training.photos.run import PhotoRun
 from training.recipes import RECIPES
 from training.recipes.adversarial import ADVERSARIAL_RECIPES
+from training.recipes.checkpoints import CHECKPOINT_RECIPES
 from training.recipes.photos import PHOTO_RECIPES
 
 SMOKE = ("--recipe", "own-faces-smoke")
@@ -64,7 +65,7 @@ def test_recipes_are_listed_with_a_sentence_each():
     result = animato_train("recipes")
     assert result.exit_code == 0
     lines = dict(line.split("  ", 1) for line in result.output.strip().splitlines())
-    assert set(lines) == {*RECIPES, *PHOTO_RECIPES, *ADVERSARIAL_RECIPES, *RIVAL_RECIPES}
+    assert set(lines) == {*RECIPES, *PHOTO_RECIPES, *CHECKPOINT_RECIPES, *ADVERSARIAL_RECIPES, *RIVAL_RECIPES}
     assert all(len(about.strip()) > 15 for about in lines.values())
 
 

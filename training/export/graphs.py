@@ -1,6 +1,7 @@
 """The bundle's graphs of a rendered domain as small PyTorch modules with the contract's names, types and value ranges,
 and the export of any module to ONNX. Synthesis has a module of its own (`synthesis_graph`)."""
 
+import logging
 import math
 import tempfile
 import warnings
@@ -146,6 +147,8 @@ def export_module(
     """
     batch = torch.export.Dim("N")
     shapes = tuple({0: batch} if tensor.ndim > 1 else None for tensor in example)
+    # operators of torchvision, which is not installed, are none of anybody's business here
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecated internals
         program = torch.onnx.export(
