@@ -1,4 +1,4 @@
-# The HTTP API: no inference runtime, no model weights (it reads manifests only), no torch.
+# The HTTP API: no inference runtime, no torch, and of the models only manifests and face detectors.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 # A stage of its own: the long installation below runs again only when this list changes, not with every edit of
@@ -19,10 +19,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip install --requirement requirements.txt --constraint constraints.txt \
     && python -m pip uninstall --yes pip
 
-# The API answers GET /v1/models from the manifests; the weights stay with the workers.
+# The API answers GET /v1/models from the manifests and finds faces as pictures are posted; all other weights stay with
+# the workers.
 FROM ${BASE_IMAGE} AS manifests
 COPY bundles /bundles
-RUN find /bundles -type f ! -name manifest.json -delete
+RUN find /bundles -type f ! -name manifest.json ! -name '*.npz' -delete
 
 FROM ${BASE_IMAGE} AS api
 LABEL org.opencontainers.image.title="animato api" \
@@ -41,9 +42,10 @@ COPY --from=dependencies /opt/venv /opt/venv
 COPY LICENSE NOTICE ./
 COPY --from=manifests /bundles bundles
 COPY samples samples
-# Only the manifest reader of model/: the image can't import what it must not run.
-COPY model/__init__.py model/errors.py model/
+# Only what reads manifests and finds faces: the image can't import what it must not run.
+COPY model/__init__.py model/errors.py model/align.py model/
 COPY model/bundle model/bundle
+COPY model/faces model/faces
 COPY services services
 COPY deploy/check_api.py deploy/check_api.py
 # Byte code now: the file system is read-only later. A named user: Celery takes an id without a name for root.
