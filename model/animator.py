@@ -20,12 +20,16 @@ from model.encoder import ImageEncoder, to_graph_range
 from model.language import LanguageScale, Understanding
 from model.motion import Easing, Motion, MotionGenerator
 from model.noise import draw_normal
-from model.sessions import DEFAULT_PROVIDERS, Session, as_float32, open_sessions
+from model.sessions import DEFAULT_PROVIDERS, GPU_PROVIDERS, Fallback, Session, Tuning, as_float32, open_sessions
 from model.synthesis import Synthesizer
 from model.text import TextEncoder, split_prompt
 from model.tokenizer import read_tokenizer
 
 DEFAULT_BATCH_SIZE = 8
+# One batch should take a moment only, even on a processor: a job can be canceled between batches. 8 frames up to 256 px
+# there, 1 at 1024 px; a GPU draws more of them in that moment, and needs them to be busy.
+_PIXELS_ON_CPU, _MOST_ON_CPU = 8 * 256 * 256, DEFAULT_BATCH_SIZE
+_PIXELS_ON_GPU, _MOST_ON_GPU = 16 * 512 * 512, 16
 _FACE_STREAM = 0
 
 
@@ -62,31 +66,48 @@ class Animator:
         path: Path | str | Bundle,
         providers: Sequence[str] = DEFAULT_PROVIDERS,
         threads: int | None = None,
+        tuning: Tuning | None = None,
     ) -> Animator:
         """Verify and open a bundle.
 
         Args:
             path: the bundle's directory, or what ``read_bundle`` returned.
-            providers: tensorrt, cuda, cpu, best first; falls back aloud.
+            providers: tensorrt, cuda, openvino, cpu, best first; falls back aloud.
             threads: threads of one graph; None or 0: what the container's quota allows.
+            tuning: precision and caches; None: full precision, nothing kept.
 
         Raises:
             BundleError: the bundle is missing, damaged, newer or not what its manifest says.
             ModelError: provider-unknown, provider-unavailable, runtime-missing.
         """
         bundle = path if isinstance(path, Bundle) else read_bundle(path)
-        return cls(bundle, open_sessions(bundle, providers, threads))
+        return cls(bundle, open_sessions(bundle, providers, threads, tuning))
 
     @property
     def providers_in_use(self) -> dict[str, str]:
         """Graph → the provider that really runs it."""
         return {graph: session.provider for graph, session in self._sessions.items()}
 
-    def warm_up(self, batch_size: int = DEFAULT_BATCH_SIZE) -> None:
+    @property
+    def fallbacks(self) -> tuple[Fallback, ...]:
+        """The providers that gave up on a graph, while it was opened or run; graphs of one file count once."""
+        told = [fallback for session in self._sessions.values() for fallback in session.fallbacks]
+        return tuple(dict.fromkeys(told))
+
+    @property
+    def batch_size(self) -> int:
+        """How many frames to draw at once with what runs the synthesis now."""
+        on_gpu = self._sessions["synthesis"].provider in GPU_PROVIDERS
+        pixels, most = (_PIXELS_ON_GPU, _MOST_ON_GPU) if on_gpu else (_PIXELS_ON_CPU, _MOST_ON_CPU)
+        return max(1, min(most, pixels // self.manifest.resolution**2))
+
+    def warm_up(self, batch_size: int | None = None) -> None:
         """Run every graph once, so that the first job does not pay for what a runtime prepares lazily."""
+        batch_size = batch_size or self.batch_size
         face = self.invert(self.sample_face(0).crop)
         for _ in self.draw(face, self.move(face, "smiling", frames=batch_size, seed=0), batch_size):
             pass
+        self.measure_identity(face.crop, face.crop)
 
     def invert(self, image: NDArray[Any]) -> Face:
         """Return the face of a picture of any size.

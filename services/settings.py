@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from services.errors import PermanentError
 
 PREFIX = "ANIMATO_"
+# What can run a graph, best first; ``model.runtime`` has the same names and knows how.
+PROVIDERS = ("tensorrt", "cuda", "openvino", "cpu")
 
 
 class Settings(BaseSettings):
@@ -35,8 +37,11 @@ class Settings(BaseSettings):
     bundles_dir: Path = Path("bundles")
     samples_dir: Path = Field(Path("samples"), description="Still faces that the page offers.")
 
-    providers: Annotated[tuple[str, ...], NoDecode] = ("tensorrt", "cuda", "cpu")
-    threads: int = Field(0, ge=0, description="Inference threads; 0: as many as there are cores.")
+    providers: Annotated[tuple[str, ...], NoDecode] = PROVIDERS
+    threads: int = Field(0, ge=0, description="Inference threads; 0: as many as the container may really use.")
+    precision: Literal["full", "half"] = Field("full", description="half: float16 or bfloat16 where a provider can.")
+    cuda_graphs: bool = Field(False, description="Replay the synthesis on CUDA as a recorded graph.")
+    cache_dir: str = Field("", description="Prepared weights and compiled engines; empty: in data_dir; off: nowhere.")
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65_535)
@@ -72,12 +77,12 @@ class Settings(BaseSettings):
     @field_validator("providers")
     @classmethod
     def _know_providers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = sorted(set(value) - {"tensorrt", "cuda", "cpu"})
+        unknown = sorted(set(value) - set(PROVIDERS))
         if unknown or not value:
-            raise ValueError(f"choose from tensorrt, cuda and cpu; not {', '.join(unknown) or 'an empty list'}")
+            raise ValueError(f"choose from {', '.join(PROVIDERS)}; not {', '.join(unknown) or 'an empty list'}")
         return value
 
-    @field_validator("log_level", "log_format", "auth", mode="before")
+    @field_validator("log_level", "log_format", "auth", "precision", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -100,6 +105,13 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         """The database's URL, with the embedded default filled in."""
         return self.database_url or f"sqlite:///{self.data_dir / 'jobs.sqlite3'}"
+
+    @property
+    def resolved_cache_dir(self) -> Path | None:
+        """The folder of prepared weights and compiled engines, None where nothing is to be kept."""
+        if self.cache_dir.lower() == "off":
+            return None
+        return Path(self.cache_dir).expanduser().absolute() if self.cache_dir else self.data_dir / "cache"
 
     @property
     def resolved_storage_url(self) -> str:

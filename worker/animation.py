@@ -30,10 +30,6 @@ Checkpoint = Callable[[], None]
 
 PREVIEW_EVERY_S = 0.5
 POSTER_QUALITY = 90
-# One batch should take a moment only, even on a processor: cancel works between batches. 8 frames up to 256 px, 1 at
-# 1024 px.
-BATCH_PIXELS = 8 * 256 * 256
-MAX_BATCH = 8
 
 
 def make_video(animator: Animator, order: Order, emit: Emit, checkpoint: Checkpoint) -> Done:
@@ -148,7 +144,7 @@ def _draw(
         loop=options.loop,
     )
     with writer:
-        batches = animator.draw(face, motion, batch_size=max(1, min(MAX_BATCH, BATCH_PIXELS // (edge * edge))))
+        batches = animator.draw(face, motion, animator.batch_size)
         while True:
             with watch.time("render_s"):
                 batch = next(batches, None)

@@ -69,6 +69,9 @@ def child_options(settings: Settings) -> ChildOptions:
         providers=settings.providers,
         threads=settings.threads,
         warm=tuple(folders[:1]),
+        precision=settings.precision,
+        cuda_graphs=settings.cuda_graphs,
+        cache_dir=settings.resolved_cache_dir,
         log_format=settings.log_format,
         log_level=settings.log_level,
     )

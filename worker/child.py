@@ -38,6 +38,7 @@ class Child:
         self._options = options
         self._animators: dict[Path, Animator] = {}
         self._broken: dict[str, str] = {}
+        self._told: Ready | None = None
 
     def run(self) -> None:
         """Warm up, say so, then take orders until the worker closes the connection."""
@@ -47,7 +48,7 @@ class Child:
             except PermanentError as error:
                 log.error("bundle_refused", bundle=bundle.name, code=error.code, reason=error.message)  # noqa: TRY400 - the sentence says it
                 self._broken[str(bundle)] = f"{error.message} {error.hint}".strip()
-        self._emit(self._ready())
+        self._tell_ready()
         while True:
             message = self._connection.recv()
             if isinstance(message, Order):
@@ -59,9 +60,10 @@ class Child:
         try:
             if order.bundle not in self._animators:
                 self._open(order.bundle)
-                self._emit(self._ready())
+                self._tell_ready()
             with _errors_in_words():
                 done = make_video(self._animators[order.bundle], order, self._emit, lambda: self._check(order))
+            self._tell_ready()  # a provider may have failed on the way
             self._emit(done)
         except AnimatoError as error:
             self._emit(Failed.from_error(order.job_id, error))
@@ -84,18 +86,23 @@ class Child:
 
     def _open(self, bundle: Path) -> None:
         from model.animator import Animator
+        from model.sessions import Tuning
 
         with _errors_in_words():
-            animator = Animator.from_bundle(
-                bundle, providers=self._options.providers, threads=self._options.threads or None
-            )
+            options = self._options
+            tuning = Tuning(options.precision, options.cache_dir, options.cuda_graphs)
+            animator = Animator.from_bundle(bundle, options.providers, options.threads or None, tuning)
             animator.warm_up()
         self._animators[bundle] = animator
-        log.info("bundle_loaded", model=animator.manifest.id, synthesis=animator.providers_in_use["synthesis"])
+        log.info("bundle_loaded", model=animator.manifest.id, providers=animator.providers_in_use)
 
-    def _ready(self) -> Ready:
-        loaded = {a.manifest.id: BundleFacts(a.manifest.sha256, a.providers_in_use) for a in self._animators.values()}
-        return Ready(os.getpid(), loaded, dict(self._broken))
+    def _tell_ready(self) -> None:
+        """Say what is loaded and what runs it, unless that was said already."""
+        loaded = {animator.manifest.id: _facts_of(animator) for animator in self._animators.values()}
+        ready = Ready(os.getpid(), loaded, dict(self._broken))
+        if ready != self._told:
+            self._emit(ready)
+            self._told = ready
 
     def _emit(self, event: Event) -> None:
         self._connection.send(event)
@@ -105,6 +112,11 @@ class Child:
             message = self._connection.recv()
             if isinstance(message, Cancel) and message.job_id == order.job_id:
                 raise JobCanceled
+
+
+def _facts_of(animator: Animator) -> BundleFacts:
+    told = tuple(f"{fall.graph}: {fall.failed} failed, {fall.using} took over" for fall in animator.fallbacks)
+    return BundleFacts(animator.manifest.sha256, animator.providers_in_use, told)
 
 
 class _errors_in_words:  # noqa: N801 - read as a clause of a with statement

@@ -3,7 +3,8 @@
 ::
 
     worker → child     Order, Cancel
-    child  → worker    Ready            bundles are loaded and warm; at the start and after each bundle loaded later
+    child  → worker    Ready            bundles are loaded and warm; at the start, after each bundle loaded later, and
+                                        when a provider has failed and another one does its work
                        StageStarted     the job is in this stage now
                        FramesDrawn      so many frames are drawn
                        Preview          how the newest frame looks
@@ -32,6 +33,9 @@ class ChildOptions:
     providers: tuple[str, ...]
     threads: int
     warm: tuple[Path, ...] = ()
+    precision: Literal["full", "half"] = "full"
+    cuda_graphs: bool = False
+    cache_dir: Path | None = None
     log_format: Literal["json", "console"] = "json"
     log_level: str = "info"
 
@@ -62,10 +66,15 @@ class Cancel:
 
 @dataclass(frozen=True)
 class BundleFacts:
-    """One loaded bundle: its hash and, for each graph, the provider that runs it."""
+    """One loaded bundle: its hash and, for each graph, the provider that runs it.
+
+    ``fallbacks`` says in words which providers gave up on it since it was opened, as "synthesis: cuda failed, cpu took
+    over".
+    """
 
     sha256: str
     providers: Mapping[str, str]
+    fallbacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,12 @@ class WorkerMetrics:
             ["model", "sha256", "provider"],
             registry=self.registry,
         )
+        self.provider_fallbacks = Gauge(
+            "animation_provider_fallbacks",
+            "Execution providers that gave up on a graph of the loaded bundle, so that a lesser one runs it.",
+            ["model"],
+            registry=self.registry,
+        )
         self.heartbeat = Gauge(
             "animation_worker_last_heartbeat_timestamp_seconds",
             "When this worker last told the job store that it lives.",

@@ -94,7 +94,12 @@ class Sweeper:
         models: dict[str, Any] = {}
         if ready is not None:
             models = {
-                model: {"sha256": facts.sha256, "providers": dict(facts.providers), "warm": True}
+                model: {
+                    "sha256": facts.sha256,
+                    "providers": dict(facts.providers),
+                    "fallbacks": list(facts.fallbacks),
+                    "warm": True,
+                }
                 for model, facts in ready.bundles.items()
             }
         facts = {
@@ -107,9 +112,11 @@ class Sweeper:
         self._metrics.heartbeat.set_to_current_time()
         if ready is not self._told and ready is not None:
             self._metrics.model_info.clear()
+            self._metrics.provider_fallbacks.clear()
             for model, loaded in ready.bundles.items():
                 provider = loaded.providers.get("synthesis", "unknown")
                 self._metrics.model_info.labels(model, loaded.sha256, provider).set(1)
+                self._metrics.provider_fallbacks.labels(model).set(len(loaded.fallbacks))
         self._told = ready
 
     def _sweep(self) -> None:

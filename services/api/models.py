@@ -69,6 +69,7 @@ def describe_model(manifest: Manifest, workers: Sequence[Mapping[str, Any]]) -> 
     """
     running = [facts for facts in (_facts_of(worker, manifest) for worker in workers) if facts is not None]
     providers = sorted({str(name) for facts in running for name in _providers(facts)})
+    fallbacks = sorted({str(words) for facts in running for words in _list_of(facts, "fallbacks")})
     return {
         "id": manifest.id,
         "object": "model",
@@ -82,6 +83,7 @@ def describe_model(manifest: Manifest, workers: Sequence[Mapping[str, Any]]) -> 
         "presets": list(manifest.presets),
         "license": manifest.license,
         "providers": providers,
+        "fallbacks": fallbacks,
         "warm": any(bool(facts.get("warm")) for facts in running),
     }
 
@@ -104,4 +106,9 @@ def _providers(facts: Mapping[str, Any]) -> Sequence[str]:
     providers = facts.get("providers")
     if isinstance(providers, Mapping):
         return [str(name) for name in providers.values()]
-    return [str(name) for name in providers] if isinstance(providers, list | tuple) else []
+    return _list_of(facts, "providers")
+
+
+def _list_of(facts: Mapping[str, Any], name: str) -> Sequence[str]:
+    told = facts.get(name)
+    return [str(word) for word in told] if isinstance(told, list | tuple) else []

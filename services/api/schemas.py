@@ -141,6 +141,9 @@ class Model(BaseModel):
     presets: list[str] = Field(description="Prompts to start with.")
     license: str
     providers: list[str] = Field(description="What live workers run it on; empty where no worker has it loaded.")
+    fallbacks: list[str] = Field(
+        description="What failed on a live worker, as 'synthesis: cuda failed, cpu took over'; its log says why."
+    )
     warm: bool
 
 

@@ -29,6 +29,8 @@ FORBIDDEN = {
     "training": ("training", "import services.errors"),
     "services-layers": ("services/jobs", "import services.api.app"),
     "onnxruntime": ("worker", "import onnxruntime"),
+    "openvino": ("worker", "import openvino"),
+    "runtime": ("worker", "import model.runtime.tuning"),
     "fastapi": ("cli", "import fastapi"),
     "celery": ("services/jobs", "import celery"),
     "sql": ("worker", "import sqlalchemy"),

@@ -16,6 +16,8 @@ from model.animator import Animator
 from model.bundle.reader import read_bundle, read_manifest
 from model.bundle.writer import write_bundle
 from model.errors import BundleError, ModelError
+from model.runtime import onnx_runtime, open_vino
+from model.runtime.contract import ProviderFailedError
 from model.sessions import choose_providers, list_providers, open_sessions
 
 CPU = "CPUExecutionProvider"
@@ -37,11 +39,11 @@ def test_every_graph_of_the_tiny_bundle_opens(tiny_bundle: Path) -> None:
 
 def test_missing_providers_fall_back_aloud() -> None:
     with capture_logs() as logs:
-        assert choose_providers(("tensorrt", "cuda", "cpu"), [CPU]) == ("cpu",)
+        assert choose_providers(("tensorrt", "cuda", "cpu"), ["cpu"]) == ("cpu",)
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [("providers.fallback", "warning")]
     assert logs[0]["missing"] == ["tensorrt", "cuda"]
     with capture_logs() as logs:
-        assert choose_providers(("cuda", "cpu"), [CUDA, CPU]) == ("cuda", "cpu")
+        assert choose_providers(("cuda", "cpu"), ["cuda", "cpu"]) == ("cuda", "cpu")
     assert logs == []
 
 
@@ -49,19 +51,22 @@ def test_what_is_installed_is_listed_by_our_names(monkeypatch: pytest.MonkeyPatc
     import onnxruntime
 
     assert "cpu" in list_providers()
-    monkeypatch.setattr(sessions, "_import_runtime", lambda: FakeRuntime(onnxruntime, raises=False))
+    monkeypatch.setattr(onnx_runtime, "import_runtime", lambda: FakeRuntime(onnxruntime, raises=False))
+    monkeypatch.setattr(open_vino, "is_installed", lambda: False)
     assert list_providers() == ("cuda", "cpu")
+    monkeypatch.setattr(open_vino, "is_installed", lambda: True)
+    assert list_providers() == ("cuda", "openvino", "cpu")
 
 
 def test_order_is_the_settings_order() -> None:
     with capture_logs() as logs:
-        assert choose_providers(("cpu", "cuda"), [CUDA, CPU]) == ("cpu", "cuda")
+        assert choose_providers(("cpu", "cuda"), ["cuda", "cpu"]) == ("cpu", "cuda")
     assert logs == []
 
 
 def test_without_cpu_in_the_list_nothing_runs_there_silently(tiny_bundle: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        choose_providers(("tensorrt", "cuda"), [CPU])
+        choose_providers(("tensorrt", "cuda"), ["cpu"])
     assert caught.value.code == "provider-unavailable"
     assert "gpu extra" in caught.value.hint
 
@@ -69,15 +74,33 @@ def test_without_cpu_in_the_list_nothing_runs_there_silently(tiny_bundle: Path) 
 @pytest.mark.parametrize("wanted", [(), ("rocm",), ("cpu", "CPUExecutionProvider")])
 def test_unknown_providers(wanted: tuple[str, ...]) -> None:
     with pytest.raises(ModelError) as caught:
-        choose_providers(wanted, [CPU])
+        choose_providers(wanted, ["cpu"])
     assert caught.value.code == "provider-unknown"
 
 
-class FakeRuntime:
-    """onnxruntime with a CUDA provider whose libraries are broken in one of the two ways that occur."""
+class FakeSession:
+    """onnxruntime's own session, which says that it runs on CUDA and breaks off when it is told to."""
 
-    def __init__(self, real: Any, raises: bool) -> None:
-        self._real, self._raises = real, raises
+    def __init__(self, real: Any, breaks: list[Exception]) -> None:
+        self._real, self._breaks = real, breaks
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def get_providers(self) -> list[str]:
+        return [CUDA, CPU]
+
+    def run(self, outputs: list[str], inputs: dict[str, Any]) -> Any:
+        if self._breaks:
+            raise self._breaks.pop()
+        return self._real.run(outputs, inputs)
+
+
+class FakeRuntime:
+    """onnxruntime with a CUDA provider; its libraries are broken in one of the two ways that occur, or it works."""
+
+    def __init__(self, real: Any, raises: bool | None, breaks: list[Exception] | None = None) -> None:
+        self._real, self._raises, self.breaks = real, raises, [] if breaks is None else breaks
         self.asked: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -89,12 +112,14 @@ class FakeRuntime:
     def preload_dlls(self) -> None:
         pass
 
-    def InferenceSession(self, data: bytes, sess_options: Any, providers: list[str], enable_fallback: int) -> Any:  # noqa: N802
+    def InferenceSession(self, data: Any, sess_options: Any, providers: Any, enable_fallback: int) -> Any:  # noqa: N802
         assert enable_fallback == 0
-        self.asked.append(providers[0])
-        if self._raises and CUDA in providers:
+        names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+        self.asked.append(names[0])
+        if self._raises and CUDA in names:
             raise RuntimeError("libcublasLt.so.13: cannot open shared object file\nand more")
-        return self._real.InferenceSession(data, sess_options=sess_options, providers=[CPU])
+        session = self._real.InferenceSession(data, sess_options=sess_options, providers=[CPU])
+        return FakeSession(session, self.breaks) if CUDA in names and self._raises is None else session
 
 
 @pytest.mark.parametrize("raises", [True, False])
@@ -104,18 +129,71 @@ def test_a_provider_that_does_not_start_falls_back_aloud(
     import onnxruntime
 
     fake = FakeRuntime(onnxruntime, raises)
-    monkeypatch.setattr(sessions, "_import_runtime", lambda: fake)
+    monkeypatch.setattr(onnx_runtime, "import_runtime", lambda: fake)
     with capture_logs() as logs:
         animator = Animator.from_bundle(tiny_bundle, providers=("cuda", "cpu"), threads=1)
     assert set(animator.providers_in_use.values()) == {"cpu"}
-    warnings = [entry for entry in logs if entry["log_level"] == "warning"]
-    assert any(entry["event"] == "providers.fallback" for entry in warnings)
-    if raises:
-        assert any("libcublasLt" in entry.get("reason", "") for entry in warnings)
-        assert fake.asked.count(CUDA) == 1  # not tried again for every graph
+    warnings = [entry for entry in logs if entry["event"] == "providers.fallback" and entry["log_level"] == "warning"]
+    reason = "libcublasLt.so.13: cannot open shared object file" if raises else "did not start"
+    assert reason in warnings[0]["reason"]
+    assert (warnings[0]["graph"], warnings[0]["failed"], warnings[0]["using"]) == ("synthesis", "cuda", "cpu")
+    assert fake.asked.count(CUDA) == 1  # not tried again for every graph
+    assert [(f.graph, f.failed, f.using) for f in animator.fallbacks] == [("synthesis", "cuda", "cpu")]
     with capture_logs(), pytest.raises(ModelError) as caught:
         Animator.from_bundle(tiny_bundle, providers=("cuda",), threads=1)
     assert caught.value.code == "provider-unavailable"
+
+
+def test_a_provider_that_fails_while_running_is_left_for_good(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    fake = FakeRuntime(onnxruntime, raises=None)
+    monkeypatch.setattr(onnx_runtime, "import_runtime", lambda: fake)
+    animator = Animator.from_bundle(tiny_bundle, providers=("cuda", "cpu"), threads=1)
+    assert animator.providers_in_use["synthesis"] == animator.providers_in_use["encoder"] == "cuda"
+    assert animator.providers_in_use["text"] == animator.providers_in_use["motion"] == "cpu"  # small ones
+    face = animator.sample_face(1)
+    motion = animator.move(face, "smiling", frames=20, seed=1)
+    expected = np.concatenate(list(animator.draw(face, motion, 8)))
+    assert animator.fallbacks == ()
+
+    fake.breaks.append(RuntimeError("CUDA failure 700: an illegal memory access was encountered"))
+    with capture_logs() as logs:
+        drawn = np.concatenate(list(animator.draw(face, motion, 8)))
+    assert np.array_equal(drawn, expected)
+    assert animator.providers_in_use["synthesis"] == "cpu"
+    assert animator.providers_in_use["encoder"] == "cuda"  # it has not failed
+    warning = next(entry for entry in logs if entry["event"] == "providers.fallback")
+    assert (warning["graph"], warning["failed"], warning["when"]) == ("synthesis", "cuda", "while running")
+    assert "illegal memory access" in animator.fallbacks[0].reason
+    with capture_logs() as logs:
+        list(animator.draw(face, motion, 8))
+    assert logs == []  # told once
+
+
+def test_a_wrong_call_dethrones_no_provider(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnx_runtime, "import_runtime", lambda: FakeRuntime(onnxruntime, raises=None))
+    session = open_sessions(read_bundle(tiny_bundle), ("cuda", "cpu"), threads=1)["synthesis"]
+    for wrong in ({"ws": np.zeros((1, 4, 7), np.float32)}, {"latents": np.zeros((1, 4, 16), np.float32)}, {}):
+        with pytest.raises(ModelError, match="synthesis graph failed"):
+            session.run(**wrong)
+    assert (session.provider, session.fallbacks) == ("cuda", ())
+
+
+def test_without_another_provider_a_failure_is_an_error(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    breaks: list[Exception] = []
+    monkeypatch.setattr(onnx_runtime, "import_runtime", lambda: FakeRuntime(onnxruntime, None, breaks))
+    session = open_sessions(read_bundle(tiny_bundle), ("cuda",), threads=1)["synthesis"]
+    breaks.append(RuntimeError("CUDA error: out of memory"))
+    with pytest.raises(ModelError) as caught:
+        session.run(ws=np.zeros((1, 4, 16), np.float32))
+    assert caught.value.code == "out-of-memory"
 
 
 def test_runtime_that_is_not_installed(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,8 +209,8 @@ def test_runtime_that_is_not_installed(tiny_bundle: Path, monkeypatch: pytest.Mo
 def test_threads_reach_the_runtime(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "count_processors", lambda: 3)
     asked: list[int] = []
-    real = sessions._make_options
-    monkeypatch.setattr(sessions, "_make_options", lambda runtime, n: (asked.append(n), real(runtime, n))[1])
+    real = onnx_runtime.make_options
+    monkeypatch.setattr(onnx_runtime, "make_options", lambda runtime, n: (asked.append(n), real(runtime, n))[1])
     open_sessions(read_bundle(tiny_bundle), ("cpu",))
     assert sorted(set(asked)) == [1, 3]
     asked.clear()
@@ -195,9 +273,8 @@ def test_failures_while_running_come_in_sentences(tiny_bundle: Path) -> None:
 
 
 def test_running_out_of_memory_has_its_own_code() -> None:
-    error = sessions._translate("synthesis", RuntimeError("Failed to allocate memory for requested buffer of size 1"))
-    assert error.code == "out-of-memory"
-    assert sessions._translate("synthesis", MemoryError()).code == "out-of-memory"
+    for error in (RuntimeError("Failed to allocate memory for requested buffer of size 1"), MemoryError()):
+        assert ProviderFailedError.from_error(error).to_model_error("synthesis").code == "out-of-memory"
 
 
 def test_bundle_without_quality_opens(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.errors import PermanentError
-from services.settings import Settings, load_settings
+from services.settings import PROVIDERS, Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,9 @@ def test_defaults_are_the_embedded_service(tmp_path: Path) -> None:
     assert settings.resolved_database_url == f"sqlite:///{tmp_path}/.animato/jobs.sqlite3"
     assert settings.resolved_storage_url == (tmp_path / ".animato" / "objects").as_uri()
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
-    assert settings.providers == ("tensorrt", "cuda", "cpu")
+    assert settings.providers == ("tensorrt", "cuda", "openvino", "cpu")
+    assert (settings.precision, settings.cuda_graphs) == ("full", False)
+    assert settings.resolved_cache_dir == tmp_path / ".animato" / "cache"
     assert settings.bundles_dir == tmp_path / "bundles"
     assert (settings.lease_s, settings.heartbeat_s, settings.sweep_s) == (30, 10, 5)
     assert "redis_url" not in settings.model_fields_set
@@ -47,12 +49,26 @@ def test_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "s3_endpoint" not in settings.model_fields_set
 
 
+def test_names_of_providers_are_those_of_the_model() -> None:
+    from model.runtime.tuning import PROVIDERS as known
+
+    assert PROVIDERS == known
+
+
+def test_caches_can_be_elsewhere_or_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ANIMATO_CACHE_DIR", "warm")
+    assert load_settings().resolved_cache_dir == tmp_path / "warm"
+    monkeypatch.setenv("ANIMATO_CACHE_DIR", "Off")
+    assert load_settings().resolved_cache_dir is None
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("ANIMATO_PORT", "http"),
         ("ANIMATO_PROVIDERS", "cpu,rocm"),
         ("ANIMATO_PROVIDERS", ","),
+        ("ANIMATO_PRECISION", "int8"),
         ("ANIMATO_LEASE_S", "0"),
         ("ANIMATO_HEARTBEAT_S", "30"),
         ("ANIMATO_PRESIGN_S", "901"),

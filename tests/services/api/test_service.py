@@ -181,13 +181,16 @@ def test_models(client: TestClient, rooms: Resources, settings: Settings) -> Non
     assert (model["providers"], model["warm"]) == ([], False)
     tag = response.headers["ETag"]
     assert client.get("/v1/models", headers={"If-None-Match": tag}).status_code == 304
+    assert model["fallbacks"] == []
     facts = {"sha256": model["sha256"], "providers": {"synthesis": "cuda", "text": "cpu"}, "warm": True}
+    facts["fallbacks"] = ["synthesis: tensorrt failed, cuda took over"]
     rooms.store.beat_worker("w1", {"models": {"human": facts}})
     rooms.store.beat_worker("w2", {"models": {"human": {**facts, "sha256": "0" * 64, "providers": ["tensorrt"]}}})
     rooms.store.beat_worker("w3", {"anything": 1})
     changed = client.get("/v1/models", headers={"If-None-Match": tag})
     assert changed.status_code == 200
     assert changed.json()["data"][0]["providers"] == ["cpu", "cuda"]
+    assert changed.json()["data"][0]["fallbacks"] == ["synthesis: tensorrt failed, cuda took over"]
     write_model(settings.bundles_dir, "dog", "dog")
     deadline_s = time.monotonic() + PATIENCE_S
     while len(client.get("/v1/models").json()["data"]) < 2:

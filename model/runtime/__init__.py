@@ -1,0 +1,14 @@
+"""What runs the graphs, from the outside in.
+
+::
+
+    contract.py      what an opened file must offer (Engine), how it may fail, who fell back on whom
+    tuning.py        the providers' names and what a deployment may choose
+    chain.py         an engine that moves to the next provider when one fails, and says so
+    onnx_runtime.py  TensorRT, CUDA and the CPU: the sole importer of onnxruntime
+    open_vino.py     OpenVINO: the sole importer of openvino
+    prepared.py      weights laid out once and mapped by every process
+    interface.py     is this file the graph that the manifest promises?
+
+``model.sessions`` puts them together; nothing else imports from here.
+"""

@@ -1,0 +1,130 @@
+"""Processors by OpenVINO, of which this is the sole importer: the way to bfloat16, which onnxruntime's CPU lacks.
+
+A file is compiled for one picture at a time. Compiled for a free batch the same synthesis takes half as long again, and
+for eight pictures at once it is no faster than for one (docs/decisions/0015-providers.md).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import structlog
+
+from model.runtime.contract import Array, ProviderFailedError, Tensor, failed_run, run_in_pieces
+from model.runtime.source import GraphSource
+from model.runtime.tuning import Tuning
+
+_DEVICE = "CPU"
+_DTYPES = {"f32": "float32", "i64": "int64", "u8": "uint8"}
+
+logger = structlog.get_logger(__name__)
+
+
+def is_installed() -> bool:
+    """Return whether the openvino extra is there; nothing is imported."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+class OpenVinoEngine:
+    """A file compiled by OpenVINO for this processor.
+
+    Args:
+        source: the file; the first axis of its inputs is the batch, and no other size may be free.
+        threads: threads of one run.
+        tuning: precision and where compiled files are kept.
+
+    Raises:
+        ProviderFailedError: OpenVINO can't compile it.
+    """
+
+    provider = "openvino"
+
+    def __init__(self, source: GraphSource, threads: int, tuning: Tuning) -> None:
+        self._graph = source.graph
+        try:
+            import openvino
+
+            core = openvino.Core()
+            model = core.read_model(source.data, b"")
+            self._inputs = [_describe(port) for port in model.inputs]
+            self._outputs = [_describe(port) for port in model.outputs]
+            model.reshape({tensor.name: openvino.PartialShape(_one_of(tensor)) for tensor in self._inputs})
+            compiled = core.compile_model(model, _DEVICE, _configure(core, source, threads, tuning))
+            self._request = compiled.create_infer_request()
+        except Exception as error:  # OpenVINO raises RuntimeError for all it dislikes; this is the boundary to it
+            raise ProviderFailedError.from_error(error) from error
+        self._lock = threading.Lock()  # a request is not to be shared, and uses all its threads anyway
+
+    @property
+    def inputs(self) -> Sequence[Tensor]:
+        """What the file takes."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> Sequence[Tensor]:
+        """What the file gives."""
+        return self._outputs
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the named outputs, worked out one picture after another. Raises: as Engine says."""
+        self._check_call(inputs)
+        return run_in_pieces(lambda one: self._run(outputs, one), inputs, 1)
+
+    def _run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> dict[str, Array]:
+        whole = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        with self._lock:
+            try:
+                self._request.infer(whole, share_inputs=True)
+                # copies: the request writes its next picture into the same memory
+                return {name: self._request.get_tensor(name).data.copy() for name in outputs}
+            except Exception as error:  # as above
+                raise ProviderFailedError.from_error(error) from error
+
+    def _check_call(self, inputs: Mapping[str, Array]) -> None:
+        """Refuse here what OpenVINO would convert without a word or report as a failure of its own."""
+        wanted = {tensor.name: tensor for tensor in self._inputs}
+        if set(inputs) != set(wanted):
+            raise failed_run(self._graph, f"it takes {sorted(wanted)}, not {sorted(inputs)}")
+        for name, array in inputs.items():
+            tensor = wanted[name]
+            if array.dtype != tensor.dtype or array.ndim != len(tensor.shape) or array.shape[1:] != tensor.shape[1:]:
+                told = f"{tensor.dtype} {list(tensor.shape)}, not {array.dtype} {list(array.shape)}"
+                raise failed_run(self._graph, f"its input {name} is {told}")
+
+
+def _describe(port: Any) -> Tensor:
+    shape = tuple(size.get_length() if size.is_static else None for size in port.get_partial_shape())
+    name = port.get_element_type().get_type_name()
+    return Tensor(port.get_any_name(), _DTYPES.get(name, name), shape)
+
+
+def _one_of(tensor: Tensor) -> list[int]:
+    first, *rest = tensor.shape
+    if first is not None or not all(isinstance(size, int) for size in rest):
+        raise ProviderFailedError(f"the input {tensor.name} has free sizes beside the batch: {tensor.shape}")
+    return [1, *(size for size in rest if isinstance(size, int))]
+
+
+def _configure(core: Any, source: GraphSource, threads: int, tuning: Tuning) -> dict[str, Any]:
+    halves = tuning.precision == "half"
+    if halves and "BF16" not in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"):
+        logger.warning("precision.fallback", graph=source.graph, wanted="half", hint="this processor has no bfloat16")
+        halves = False
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if halves else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        # It counts the machine's cores, not the container's; the number of threads was counted from the quota.
+        "ENABLE_CPU_PINNING": False,
+        "CPU_DENORMALS_OPTIMIZATION": True,
+    }
+    if tuning.cache_dir is not None:
+        folder = tuning.cache_dir / "openvino" / source.sha256[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        options["CACHE_DIR"] = str(folder)
+    return options

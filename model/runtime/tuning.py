@@ -1,0 +1,85 @@
+"""The providers by our names, and what a deployment may choose about them. Imports no runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from model.errors import ModelError
+
+Precision = Literal["full", "half"]
+
+PROVIDERS = ("tensorrt", "cuda", "openvino", "cpu")
+DEFAULT_PROVIDERS = PROVIDERS
+GPU_PROVIDERS = frozenset({"tensorrt", "cuda"})
+# Graphs of a few small matrix products, some with a loop over time: handing them to other threads costs more than it
+# saves, and sending every step of the loop to a GPU more than the step.
+SMALL_GRAPHS = frozenset({"text", "motion", "mapping"})
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How graphs are run.
+
+    Args:
+        precision: "half" lets TensorRT compute in float16 and OpenVINO in bfloat16, where the hardware can. Frames then
+            differ a little (docs/decisions/0015-providers.md has the figures). CUDA and the plain CPU know no halves.
+        cache_dir: where engines and prepared weights are kept for later starts and other processes; None: nowhere.
+        cuda_graphs: replay the synthesis on CUDA as one recorded graph per batch size.
+    """
+
+    precision: Precision = "full"
+    cache_dir: Path | None = None
+    cuda_graphs: bool = False
+
+
+def choose_providers(wanted: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
+    """Return the wanted providers that are installed, in the wanted order; warn of the others.
+
+    Raises:
+        ModelError: provider-unknown, provider-unavailable.
+    """
+    unknown = [name for name in wanted if name not in PROVIDERS]
+    if unknown or not wanted:
+        raise ModelError(
+            "provider-unknown",
+            f"Unknown execution provider: {', '.join(unknown) or '(none given)'}.",
+            f"ANIMATO_PROVIDERS takes a list of {', '.join(PROVIDERS)}, best first.",
+        )
+    usable = tuple(name for name in wanted if name in available)
+    missing = [name for name in wanted if name not in usable]
+    if not usable:
+        raise ModelError(
+            "provider-unavailable",
+            f"None of the wanted execution providers ({', '.join(wanted)}) is installed.",
+            "Install the gpu extra (onnxruntime-gpu) instead of the cpu extra, or the openvino extra beside it, "
+            "or add cpu to ANIMATO_PROVIDERS.",
+        )
+    if missing:
+        logger.warning("providers.fallback", missing=missing, using=list(usable), hint="not installed")
+    return usable
+
+
+def providers_of(graph: str, usable: Sequence[str]) -> tuple[str, ...]:
+    """Return where one graph is tried, best first: a small graph on the CPU as soon as the CPU is allowed.
+
+    Raises:
+        ModelError: provider-unavailable where only OpenVINO is allowed and the graph is not one that it gets.
+    """
+    if graph not in SMALL_GRAPHS:
+        return tuple(usable)
+    # OpenVINO compiles for fixed sizes, and these graphs' sizes differ from prompt to prompt; TensorRT knows no Scan.
+    chain = tuple(name for name in ("cpu", "cuda") if name in usable)
+    if not chain:
+        raise ModelError(
+            "provider-unavailable",
+            f"{', '.join(usable)} can't run the {graph} graph, whose sizes differ from call to call.",
+            "Add cpu to ANIMATO_PROVIDERS.",
+        )
+    return chain
