@@ -183,8 +183,10 @@ def load_clip(folder: Path, device: torch.device | str = "cpu") -> ClipTowers:
         raise DataError(f"{folder} holds no .safetensors weights; pickled ones are never read")
     try:
         from transformers import CLIPModel
+        from transformers.utils import logging
     except ImportError as error:
         raise DataError("CLIP needs the package transformers: pip install 'animato[clip]'") from error
+    logging.disable_progress_bar()  # commands say one sentence where something is wrong, and no more
     try:
         clip, told = cast(Any, CLIPModel).from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32

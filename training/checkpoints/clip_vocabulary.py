@@ -9,6 +9,7 @@ import gzip
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 
 from tokenizers import Tokenizer
 
@@ -51,8 +52,6 @@ def read_merges(path: Path, vocab_size: int) -> Tokenizer:
 
     Raises: DataError.
     """
-    from transformers import CLIPTokenizer
-
     count = vocab_size - 2 * NUM_LETTERS - len(SPECIAL)
     try:
         opener = gzip.open if path.suffix == ".gz" else open
@@ -64,9 +63,15 @@ def read_merges(path: Path, vocab_size: int) -> Tokenizer:
         raise DataError(f"{path} holds no {count} merges of two, which a vocabulary of {vocab_size} tokens is made of")
     letters = _list_letters()
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), *SPECIAL]
-    built = CLIPTokenizer({token: number for number, token in enumerate(tokens)}, merges)
-    tokenizer: Tokenizer = Tokenizer.from_str(built.backend_tokenizer.to_str())
-    return tokenizer
+    return _build({token: number for number, token in enumerate(tokens)}, merges)
+
+
+def _build(vocab: dict[str, int], merges: list[tuple[str, ...]]) -> Tokenizer:
+    """Let transformers put CLIP's rules around a vocabulary: lower case, how words split, the two ends."""
+    from transformers import CLIPTokenizer
+
+    built: Any = cast(Any, CLIPTokenizer)(vocab, merges)
+    return Tokenizer.from_str(built.backend_tokenizer.to_str())
 
 
 def _find_merges(folder: Path) -> Path:

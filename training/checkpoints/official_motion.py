@@ -8,6 +8,7 @@ Must not import: services, worker, model.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from training.checkpoints.formats import expect, find_state, open_contents
 from training.errors import CheckpointMismatchError
 from training.networks.motion import PaperMotion
+from training.networks.stylegan2 import FullyConnected
 from training.recipes.paper import PAPER, PaperRecipe
 
 CLIP = "encoder."
@@ -57,11 +59,19 @@ class MotionCheckpoint:
         return self.network.text_mapper.w_dim
 
     @property
+    def sampled(self) -> bool:
+        """Whether it was trained on sampled faces and sentences alone (`USE_VISUAL: False`, as for MetFaces).
+
+        No file says so, but then the visual mapper was never trained, and its biases are the zeros they began as.
+        """
+        layers = (cast(FullyConnected, layer) for layer in self.network.visual_mapper.layers)
+        return not any(layer.bias.any() for layer in layers)
+
+    @property
     def recipe(self) -> PaperRecipe:
         """The published recipe at this network's sizes, as `training.paper.graph.export_paper_motion` wants it."""
-        hidden = self.network.text_mapper.layers[0].weight.shape[0]
-        assert isinstance(hidden, int)
-        return replace(PAPER, h_dim=self.h_dim, hidden=hidden)
+        first = cast(FullyConnected, self.network.text_mapper.layers[0])
+        return replace(PAPER, h_dim=self.h_dim, hidden=first.weight.shape[0], sampled=self.sampled)
 
 
 def read_motion(path: Path, w_dim: int = W_DIM) -> MotionCheckpoint:

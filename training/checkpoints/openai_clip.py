@@ -102,8 +102,8 @@ def translate(name: str, value: Tensor, residual: bool) -> Iterator[tuple[str, T
     elif residual and name.startswith("visual."):
         yield _name_residual(name.removeprefix("visual.")), value
     else:
-        part, _, kind = name.rpartition(".")
-        ours = PARTS.get(name) or (f"{PARTS[part]}.{kind}" if part in PARTS else name)
+        module, _, kind = name.rpartition(".")
+        ours = PARTS.get(name) or (f"{PARTS[module]}.{kind}" if module in PARTS else name)
         yield ours, value.t() if name in TRANSPOSED else value
 
 

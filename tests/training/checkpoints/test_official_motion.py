@@ -143,6 +143,17 @@ def test_the_file_as_published_is_read_and_exported(checkpoint, tmp_path):
     assert delta_ws.shape == (1, 16, 14, 512)
 
 
+def test_a_motion_of_sampled_faces_is_known_by_its_untrained_mapper(checkpoint, tmp_path):
+    path = tmp_path / "motion.pth"
+    torch.save(checkpoint, path)
+    assert not read_motion(path).recipe.sampled
+    for name, value in checkpoint["state_dict"].items():
+        if "v_mapper" in name and name.endswith("bias"):
+            value.zero_()
+    torch.save(checkpoint, path)
+    assert read_motion(path).recipe.sampled
+
+
 def test_a_bare_state_dict_of_one_device_does_as_well(checkpoint, tmp_path):
     bare = {name.removeprefix("module."): value for name, value in checkpoint["state_dict"].items()}
     torch.save(bare, tmp_path / "bare.pt")
