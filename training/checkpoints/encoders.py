@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from training.checkpoints.formats import Contents, expect, find_state, open_contents
-from training.checkpoints.irse import load_published, measure_body, need
+from training.checkpoints.irse import load_published, measure, measure_body, need
 from training.errors import CheckpointMismatchError, DataError
 from training.networks.irse import PyramidEncoder
 
@@ -88,7 +88,7 @@ def build_encoder(
     """
     widths = measure_body(state, path)
     num_ws = count(r"styles\.\d+\.linear\.weight", state)
-    w_dim = need(state, "styles.0.linear.weight", path).shape[0]
+    w_dim = measure(state, "styles.0.linear.weight", 2, path)[0]
     need(state, "styles.0.convs.0.weight", path)
     # each halves the map at 1/16 once, down to one place
     convolutions = count(r"styles\.0\.convs\.\d+\.weight", state)

@@ -4,6 +4,7 @@ Sizes are read off the tensors, so that narrow networks of the same form load as
 Must not import: services, worker, model.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -61,19 +62,18 @@ def measure_body(state: Mapping[str, Tensor], path: Path) -> Four:
     """
     places = {int(name.split(".")[1]) for name in state if re.match(r"body\.\d+\.", name)}
     starts = [place for place in sorted(places) if place == 0 or f"body.{place}.shortcut_layer.0.weight" in state]
-    ends = [*starts[1:], len(places)]
-    units = tuple(end - start for start, end in zip(starts, ends, strict=True))
+    units = tuple(end - start for start, end in itertools.pairwise([*starts, len(places)]))
     if units != UNITS:
         raise DataError(f"{path} has a body of {list(units)} residual units; IR-SE 50, {list(UNITS)}, is wanted")
     if "body.0.res_layer.5.fc1.weight" not in state:
         raise DataError(f"{path} has a body without squeeze-and-excitation, IR 50; IR-SE 50 is wanted")
-    channels = need(state, "input_layer.0.weight", path).shape[1]
+    channels = measure(state, "input_layer.0.weight", 4, path)[1]
     if channels != 3:
         raise DataError(
             f"{path} is an encoder of {channels} channels (label maps, sketches, an age, or a picture beside "
             "its reconstruction, as ReStyle has it); one of colour pictures, 3 channels, is wanted"
         )
-    return cast("Four", tuple(need(state, f"body.{start}.res_layer.3.weight", path).shape[0] for start in starts))
+    return cast("Four", tuple(measure(state, f"body.{start}.res_layer.3.weight", 4, path)[0] for start in starts))
 
 
 def need(state: Mapping[str, Tensor], name: str, path: Path) -> Tensor:
@@ -84,6 +84,17 @@ def need(state: Mapping[str, Tensor], name: str, path: Path) -> Tensor:
     if name not in state:
         raise CheckpointMismatchError(f"{path} lacks the tensor {name}: the file is not whole")
     return state[name]
+
+
+def measure(state: Mapping[str, Tensor], name: str, axes: int, path: Path) -> tuple[int, ...]:
+    """Give the shape of a tensor that sizes are read off.
+
+    Raises: CheckpointMismatchError where it is missing or has another number of axes.
+    """
+    shape = tuple(need(state, name, path).shape)
+    if len(shape) != axes or 0 in shape:
+        raise CheckpointMismatchError(f"{path}: tensor {name} is {list(shape)}, where {axes} axes are wanted")
+    return shape
 
 
 def load_published(
@@ -133,7 +144,7 @@ def read_identity(path: Path) -> IdentityNetwork:
     widths = measure_body(state, path)
     if "output_layer.3.weight" not in state:
         raise DataError(f"{path} is the body of ir_se50 without its head, so it can't tell who someone is")
-    features, inputs = state["output_layer.3.weight"].shape
+    features, inputs = measure(state, "output_layer.3.weight", 2, path)
     edge = math.isqrt(inputs // widths[-1])
     if edge * edge * widths[-1] != inputs:
         raise CheckpointMismatchError(

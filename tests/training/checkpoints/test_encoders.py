@@ -175,6 +175,8 @@ def test_other_files_are_refused_by_name(save, state):
     refuse({"state_dict": under(unsqueezed), "opts": E4E}, "without squeeze-and-excitation")
     shallow = {name: value for name, value in state.items() if not name.startswith("body.23.")}
     refuse({"state_dict": under(shallow), "opts": E4E}, r"\[3, 4, 14, 2\] residual units")
+    bodiless = {name: value for name, value in state.items() if not name.startswith("body.")}
+    refuse({"state_dict": under(bodiless), "opts": E4E}, r"\[\] residual units")
 
 
 def test_an_encoder_that_is_not_whole_is_refused_with_its_tensor(save, state):
@@ -187,6 +189,7 @@ def test_an_encoder_that_is_not_whole_is_refused_with_its_tensor(save, state):
     )
     refuse(state | {"styles.5.convs.4.bias": torch.zeros(3)}, r"styles.5.convs.4.bias is \[3\]; \[24\]")
     refuse(state | {"styles.2.convs.8.weight": torch.zeros(1)}, r"styles.2.convs.8.weight \[1\] that .* no place")
+    refuse(state | {"styles.0.linear.weight": torch.zeros(3)}, r"styles.0.linear.weight is \[3\], where 2 axes")
     refuse({name: v for name, v in state.items() if not name.startswith("styles.0.convs")}, "styles.0.convs.0.weight")
 
 
