@@ -153,6 +153,8 @@ def _read_value(path: Path) -> Any:
         return _read_safetensors(path)
     if head[:1] == b"\x80":
         return read_pickle(path)
+    if head.startswith(b"PK"):
+        raise DamagedCheckpointError(f"{path} begins as an archive and has no end: it was cut short; fetch it again")
     raise DataError(f"{path} is no checkpoint: neither safetensors nor a file of torch.save nor a pickle")
 
 
@@ -223,6 +225,9 @@ PSP_ENCODERS = (
 )
 """Classes of encoders in pSp's code, as `opts["encoder_type"]` names them; e4e has its own."""
 
+GENERATOR_KEYS = ("g_ema", "g")
+"""Where rosinality's files keep a generator, best first; some fine-tunes keep no average of it."""
+
 _TRAITS: dict[str, Callable[[Any], bool]] = {
     "nvidia-stylegan3": lambda value: _has_part(value, "input"),
     "nvidia-stylegan2": lambda value: _has_part(value, "b4") or _holds(("G_ema",), "synthesis.b4.const")(value),
@@ -233,7 +238,7 @@ _TRAITS: dict[str, Callable[[Any], bool]] = {
     "clip-huggingface": _holds((), "text_projection.weight"),
     "ir-se50": _holds(("state_dict",), "input_layer.0.weight", "body.0.res_layer.1.weight"),
     "stylegan2-pytorch": lambda value: any(
-        name.endswith("convs.0.conv.modulation.weight") for name in find_state(value, "g_ema")
+        name.endswith("convs.0.conv.modulation.weight") for name in find_state(value, *GENERATOR_KEYS)
     ),
 }
 """What a format's files hold and others don't; the first that fits names the file."""

@@ -4,7 +4,7 @@ Must not import: services, worker.
 """
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,10 @@ def run_case(
     if "image" in case:
         for runtime, image in draw(generator, case["ws"]).items():
             outputs[runtime]["image"] = image
-    for name in sorted(TRUNCATIONS.keys() & case.keys()):
-        for runtime, w in map_to_w(generator, spec, case, TRUNCATIONS[name]).items():
+    if wanted := {name: psi for name, psi in TRUNCATIONS.items() if name in case}:
+        for runtime, found in map_z(generator, _read_conditions(generator, spec, case), case["z"], wanted).items():
             # one w for all rows, or the rows themselves, as the case has it
-            outputs[runtime][name] = w if case[name].ndim == w.ndim else w[:, 0]
+            outputs[runtime] |= {name: ws if case[name].ndim == 3 else ws[:, 0] for name, ws in found.items()}
     return outputs
 
 
@@ -61,52 +61,45 @@ def find_setting(spec: Mapping[str, Any], name: str, default: Any = None) -> Any
 
 def draw(generator: ZGenerator, ws: NDArray[Any]) -> Arrays:
     """Shapes: ws [N,num_ws,w_dim] → by runtime, image [N,3,R,R]."""
-    given = torch.from_numpy(ws)
+    network = generator.synthesis
     with torch.no_grad():
-        eager = generator.synthesis(given, noise_mode="const").numpy()
-    session = export(SynthesisGraph(generator.synthesis, frames=False), {"ws": given}, "image")
+        eager = network(torch.from_numpy(ws), noise_mode="const").numpy()
+    example = torch.zeros(2, network.num_ws, network.w_dim)  # the exporter takes a batch of one for a constant
+    session = export(SynthesisGraph(network, frames=False), {"ws": example}, "image")
     return {"pytorch": eager, "onnxruntime": session.run(ws=ws)["image"]}
 
 
-def map_to_w(generator: ZGenerator, spec: Mapping[str, Any], case: Mapping[str, NDArray[Any]], psi: float) -> Arrays:
+def map_z(
+    generator: ZGenerator, conditions: Tensor | None, z: NDArray[Any], wanted: Mapping[str, float]
+) -> dict[str, Arrays]:
     """Map every z with its own condition worked in, as a bundle of that condition does.
 
-    Shapes: → by runtime, ws [N,num_ws,w_dim].
+    Shapes: conditions [N,c_dim], z [N,z_dim] → by runtime and output, ws [N,num_ws,w_dim].
+    Args: `wanted` gives each output's psi.
     """
-    z = case["z"]
-    conditions = _read_conditions(generator, spec, case, len(z))
-    found: dict[str, list[NDArray[Any]]] = {"pytorch": [], "onnxruntime": []}
-    run: Callable[[NDArray[Any]], Arrays] = _prepare_mapping(generator, psi)
-    for row in range(len(z)):
-        if conditions is not None and (row == 0 or not torch.equal(conditions[row], conditions[row - 1])):
-            run = _prepare_mapping(fix_condition(generator, conditions[row]), psi)
-        for runtime, ws in run(z[row : row + 1]).items():
-            found[runtime].append(ws)
-    return {runtime: np.concatenate(rows) for runtime, rows in found.items()}
+    size = (len(z), generator.mapping.num_ws, generator.mapping.w_dim)
+    found: dict[str, Arrays] = {
+        runtime: {name: np.empty(size, np.float32) for name in wanted} for runtime in ("pytorch", "onnxruntime")
+    }
+    for c in [None] if conditions is None else torch.unique(conditions, dim=0):
+        rows = np.arange(len(z)) if conditions is None else (conditions == c).all(1).numpy().nonzero()[0]
+        mapping = (generator if c is None else fix_condition(generator, c)).mapping
+        example = {"z": torch.zeros(2, mapping.z_dim), "truncation_psi": torch.ones(1)}
+        session = export(ZMappingGraph(mapping), example, "ws")
+        for name, psi in wanted.items():
+            with torch.no_grad():
+                found["pytorch"][name][rows] = mapping(torch.from_numpy(z[rows]), truncation_psi=psi).numpy()
+            exported = session.run(z=z[rows], truncation_psi=np.array([psi], np.float32))
+            found["onnxruntime"][name][rows] = exported["ws"]
+    return found
 
 
-def _prepare_mapping(generator: ZGenerator, psi: float) -> Callable[[NDArray[Any]], Arrays]:
-    """Export a mapping and give a function that runs both its forms."""
-    given = {"z": torch.zeros(2, generator.mapping.z_dim), "truncation_psi": torch.ones(1)}
-    session = export(ZMappingGraph(generator.mapping), given, "ws")
-
-    def run(z: NDArray[Any]) -> Arrays:
-        with torch.no_grad():
-            eager = generator.mapping(torch.from_numpy(z), truncation_psi=psi).numpy()
-        exported = session.run(z=z, truncation_psi=np.array([psi], np.float32))["ws"]
-        return {"pytorch": eager, "onnxruntime": exported}
-
-    return run
-
-
-def _read_conditions(
-    generator: ZGenerator, spec: Mapping[str, Any], case: Mapping[str, NDArray[Any]], count: int
-) -> Tensor | None:
-    """Give the condition of every z [count,c_dim]: `c` of the case, or the spec's `label`.
+def _read_conditions(generator: ZGenerator, spec: Mapping[str, Any], case: Mapping[str, NDArray[Any]]) -> Tensor | None:
+    """Give the condition of every z [N,c_dim]: `c` of the case, or the spec's `label`.
 
     Raises: DataError where a conditional case has neither.
     """
-    c_dim = generator.mapping.c_dim
+    c_dim, count = generator.mapping.c_dim, len(case["z"])
     if not c_dim:
         return None
     if "c" in case:

@@ -1,6 +1,6 @@
 """StyleGAN2 generators of rosinality/stylegan2-pytorch, the form that most of the field's code reads and writes.
 
-`torch.save({"g_ema": state dict, "latent_avg": [w_dim]})`, a state dict alone, either as safetensors, or the `decoder.`
+`torch.save({"g_ema": state dict, "latent_avg": [w_dim]})`, the same with `g` alone, a state dict alone, either as safetensors, or the `decoder.`
 part of an encoder's checkpoint. Sizes are read from the shapes. What this code calls latent_avg is our w_avg.
 Must not import: services, worker.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from training.checkpoints.assembly import W_AVG, Layout, Weights, assemble
-from training.checkpoints.formats import Contents, GeneratorCheckpoint, find_state
+from training.checkpoints.formats import GENERATOR_KEYS, Contents, GeneratorCheckpoint, find_state
 from training.errors import CheckpointMismatchError, DataError
 
 FORMAT = "stylegan2-pytorch"
@@ -31,7 +31,7 @@ def read_contents(contents: Contents, label: int | None = None) -> GeneratorChec
     if label is not None:
         raise DataError(f"{contents.path} is no conditional generator, so there is no label {label} to choose")
     held: Mapping[str, Any] = contents.value
-    state = find_state(held, "g_ema")
+    state = find_state(held, *GENERATOR_KEYS)
     latent_avg = held.get(LATENT_AVG)
     for prefix in PREFIXES:
         inner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
