@@ -140,6 +140,7 @@ function readFields() {
   if (models.length > 1) fields.model = $("model").value;
   if ($("loop").value !== "none") fields.loop = $("loop").value;
   if (face.kind === "sampled") fields.source = "sampled";
+  else if ($("compose").value !== "crop") fields.compose = $("compose").value;
   return fields;
 }
 
