@@ -11,7 +11,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-import click
 import torch
 import typer
 from typer.core import TyperGroup
@@ -54,7 +53,7 @@ class StageName(StrEnum):
 class StageFirst(TyperGroup):
     """A group in which `run` need not be said: `animato-train gan …` is `animato-train run gan …`."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `run` before whatever names no other command."""
         if args and args[0] not in {*self.commands, *self.get_help_option_names(ctx)}:
             args = ["run", *args]

@@ -31,6 +31,7 @@ class Wishes:
     version: str = "1.0.0"
     license: str = UNKNOWN_LICENSE
     note: str = ""
+    align: bool = True  # find the face in a picture and cut it as FFHQ's pictures are cut
 
 
 def convert(sources: Sources, wishes: Wishes, report: Report) -> Path:
@@ -57,7 +58,7 @@ def write_converted(found: Found, wishes: Wishes, report: Report) -> Path:
     assert found.generator is not None
     assert found.encoder is not None
     assert found.animation is not None
-    networks = PhotoNetworks(found.generator, found.encoder, found.animation, found.encoder.input_size)
+    networks = PhotoNetworks(found.generator, found.encoder, found.animation, found.encoder.input_size, found.identity)
     name = name_bundle(wishes.out.resolve().name)
     with tempfile.TemporaryDirectory() as folder:
         export = Export(Path(folder), wishes.precision, halves=wishes.precision == "fp16", report=report)
@@ -78,10 +79,8 @@ def write_converted(found: Found, wishes: Wishes, report: Report) -> Path:
             "license": wishes.license,
             "made_by": made_by,
         }
-        card = write_card(
-            name, networks.resolution, wishes.precision, found.origins, export.parity, found.remarks, wishes.note
-        )
-        path = write_photo_bundle(wishes.out, networks, export, fields, card)
+        card = write_card(name, networks.resolution, made_by, export.parity, align=wishes.align, note=wishes.note)
+        path = write_photo_bundle(wishes.out, networks, export, fields, card, detector=wishes.align)
     size = sum(file.stat().st_size for file in path.iterdir())
     report(f"bundle: {path} ({size / 1e6:.1f} MB, {wishes.precision})")
     return path

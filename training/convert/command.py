@@ -19,6 +19,7 @@ def run_conversion(
     encoder: Annotated[Path | None, typer.Option(help="e4e or pSp encoder for this generator")] = None,
     clip: Annotated[Path | None, typer.Option(help="CLIP: Hugging Face folder, or OpenAI's .pt")] = None,
     motion: Annotated[Path | None, typer.Option(help="published motion checkpoint, or RUN/motion of ours")] = None,
+    identity: Annotated[Path | None, typer.Option(help="ir_se50: jobs then tell how much a face stays itself")] = None,
     label: Annotated[int | None, typer.Option(help="class that a conditional generator shall draw", min=0)] = None,
     precision: Annotated[
         str, typer.Option(help="fp32: the very same pictures; fp16: half the size, computed in halves on a GPU")
@@ -26,6 +27,9 @@ def run_conversion(
     domain: Annotated[str, typer.Option(help="what the pictures show")] = "human",
     license_id: Annotated[str, typer.Option("--license", help="SPDX identifier of the weights")] = UNKNOWN_LICENSE,
     version: Annotated[str, typer.Option("--model-version", help="the model's own version")] = "1.0.0",
+    align: Annotated[
+        bool, typer.Option(help="find the face and cut pictures as FFHQ's are cut; no: the centred square is the face")
+    ] = True,
     note: Annotated[Path | None, typer.Option(help="text file for the model card: whose faces, what consent")] = None,
 ) -> None:
     """Turn checkpoints into a bundle that `animato` serves; parts that are missing are named, with what can be done."""
@@ -40,5 +44,6 @@ def run_conversion(
         version,
         license_id,
         "" if note is None else note.read_text(encoding="utf-8"),
+        align,
     )
-    convert(Sources(generator, encoder, clip, motion, label), wishes, typer.echo)
+    convert(Sources(generator, encoder, clip, motion, label, identity), wishes, typer.echo)

@@ -1,4 +1,4 @@
-"""The four files of a conversion, read into networks; a file that brings another part's weights along counts for both.
+"""The files of a conversion, read into networks; a file that brings another part's weights along counts for both.
 
 Must not import: services, worker, cli.
 """
@@ -16,9 +16,11 @@ from training.checkpoints.clip_files import build_clip, read_clip
 from training.checkpoints.encoders import NO_AVERAGE, EncoderCheckpoint, read_encoder
 from training.checkpoints.formats import KINDS, GeneratorCheckpoint, recognise
 from training.checkpoints.generators import read_generator
+from training.checkpoints.irse import read_identity
 from training.checkpoints.official_motion import MotionCheckpoint, read_motion
 from training.checkpoints.stylegan2_pytorch import generator_from_state
 from training.errors import CheckpointMismatchError, DataError
+from training.networks.identity import IdentityNetwork
 from training.networks.irse import PyramidEncoder
 from training.networks.stylegan2 import ZGenerator
 from training.paper.animation import PaperAnimation, is_motion_folder, load
@@ -26,6 +28,7 @@ from training.photos.parts import build_imported_parts
 
 Report = Callable[[str], None]
 PARTS = ("generator", "encoder", "clip", "motion")
+"""What no bundle can do without."""
 CHUNK_BYTES = 1 << 22
 
 
@@ -38,6 +41,7 @@ class Sources:
     clip: Path | None = None
     motion: Path | None = None
     label: int | None = None  # class of a conditional generator
+    identity: Path | None = None  # ir_se50; a bundle is whole without it
 
 
 @dataclass
@@ -48,6 +52,7 @@ class Found:
     encoder: PyramidEncoder | None = None
     towers: ClipTowers | None = None
     animation: PaperAnimation | None = None
+    identity: IdentityNetwork | None = None
     told: dict[str, str] = field(default_factory=dict)  # part → what was found, in words
     origins: dict[str, dict[str, Any]] = field(default_factory=dict)  # part → file, format, sha256
     remarks: list[str] = field(default_factory=list)
@@ -74,6 +79,9 @@ def read_sources(sources: Sources) -> Found:
     if encoder is not None and found.generator is not None:
         _centre(found, encoder, found.generator)
     _read_words(found, sources)
+    if sources.identity is not None:
+        found.identity = read_identity(sources.identity)
+        found.note("identity", sources.identity, KINDS["ir-se50"].described, "ir-se50")
     return found
 
 

@@ -48,7 +48,7 @@ class CheckpointJob:
             return None if found is None else Path(found)
 
         label = choices.label if choices.label is not None else options.get("label")
-        self.sources = Sources(*(recall(part) for part in PARTS), label=label)
+        self.sources = Sources(recall("generator"), recall("encoder"), recall("clip"), label=label)
         self.data = choices.data or (Path(known["path"]) if known else None)
         self.fit: Fit = choices.fit if choices.fit != "refuse" else cast("Fit", options.get("fit", "refuse"))
 

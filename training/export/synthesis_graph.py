@@ -188,7 +188,7 @@ class SynthesisGraph(nn.Module):
         for i, module in enumerate(self.blocks):
             block, row = cast("BlockGraph", module), 2 * i + 1
             x = block(x, ws[:, row], ws[:, row + 1])
-            if rgb is not None:
+            if rgb is not None:  # faster in ONNX Runtime than a 3→12 convolution with a pixel shuffle: 8 ms for 12
                 rgb = F.conv_transpose2d(rgb, self.upsample, stride=2, padding=1, groups=3)
             if block.has_rgb:
                 drawn = block.torgb(x, ws[:, row + 2])

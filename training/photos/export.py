@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from model.bundle.writer import write_bundle
+from model.faces.detector import DETECTOR_FILE
 from training.errors import DataError
 from training.export.bundle import (
     FPS,
@@ -46,6 +47,7 @@ LARGE_PX = 512
 MOST_PARAMETERS = 500_000_000
 """An ONNX file without external data ends at 2 GiB."""
 DEFAULT_PRESETS = 12
+DETECTOR = "faces.npz"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class PhotoNetworks:
     generator: ZGenerator
     encoder: PyramidEncoder
     animation: PaperAnimation  # the motion with the towers that it was trained with
-    input_resolution: int  # px: what serving scales a picture to for encoder and image tower
+    input_resolution: int  # px: what serving scales a picture to for all that look at it
+    identity: nn.Module | None = None  # pictures → who it is, unit norm; None: no network tells
 
     @property
     def resolution(self) -> int:
@@ -110,13 +113,13 @@ def export_photo_graphs(networks: PhotoNetworks, export: Export, seed: int = 0) 
 
     Raises: ParityError; DataError for a network that no ONNX file can hold.
     """
-    for module in (networks.generator, networks.encoder, networks.animation.towers, networks.animation.network):
+    animation = networks.animation
+    for module in (networks.generator, networks.encoder, animation.towers, animation.network):
         require_size(module)
     rng = np.random.default_rng(seed)
     ws = export_mapping(networks.generator, export, rng)
     pictures = export_synthesis(networks.generator, export, ws)
     _export_picture_graphs(networks, export, pictures, rng)
-    animation = networks.animation
     graph, difference = export_paper_motion(animation.network, rng, animation.recipe)
     export.write("motion.onnx", graph.SerializeToString())
     export.parity["motion"] = {"max_abs": difference}
@@ -191,7 +194,7 @@ def measure_psnr(given: np.ndarray, wanted: Tensor) -> float:
 
 
 def _export_picture_graphs(networks: PhotoNetworks, export: Export, pictures: Tensor, rng: np.random.Generator) -> None:
-    """Export what looks at a picture: encoder and image tower."""
+    """Export what looks at a picture: encoder, image tower, and what tells who it is."""
     size = networks.input_resolution
     noise = torch.from_numpy(rng.uniform(-1, 1, (2, 3, size, size)).astype(np.float32))
     image = torch.cat([resize(pictures[:2], size), noise])
@@ -199,6 +202,8 @@ def _export_picture_graphs(networks: PhotoNetworks, export: Export, pictures: Te
     eye = build_eye(towers, size).eval()
     _export_picture_graph("encoder", EncoderGraph(networks.encoder).eval(), image, "ws", export)
     _export_picture_graph("image", eye, image, "image_embed", export)
+    if networks.identity is not None:
+        _export_picture_graph("quality", networks.identity.eval(), image, "identity", export)
     compare("image tower as it was trained", eye(image).numpy(), towers.embed_images(image), IMAGE_TOLERANCE)
 
 
@@ -219,8 +224,12 @@ def write_photo_bundle(
     card: str,
     *,
     share_text: bool = False,
+    detector: bool = False,
 ) -> Path:
     """Add the manifest and write the bundle, all or nothing.
+
+    `detector`: serving shall find the face in a picture and cut it as FFHQ's pictures are cut; without it the centred
+    square is the face.
 
     `fields`: what the networks don't say of themselves (id, version, domain, made_by, license …). The text tower must
     be exported already (`export_text`).
@@ -239,11 +248,11 @@ def write_photo_bundle(
         "opset": OPSET,
         "input_resolution": networks.input_resolution,
         "motion_steps": animation.recipe.inference_frames - 1,
-        "graphs": {graph: f"{graph}.onnx" for graph in export.parity} | {"quality": None},
+        "graphs": {"quality": None} | {graph: f"{graph}.onnx" for graph in export.parity},
         "tokenizer": "tokenizer.json",
         "expressions": prompts,
         "presets": prompts[:DEFAULT_PRESETS],
-        "detector": None,
+        "detector": DETECTOR if detector else None,
         "parity": export.parity,
         "card": "README.md",
         **fields,
@@ -251,6 +260,8 @@ def write_photo_bundle(
     text = {name: export.files[name] for name in ("text.onnx", "tokenizer.json")}
     files: dict[str, Path | bytes] = {name: path for name, path in export.files.items() if name not in text}
     files["README.md"] = card.encode()
+    if detector:
+        files[DETECTOR] = DETECTOR_FILE
     if share_text:
         return write_bundle(directory, manifest, files, shared=text)
     return write_bundle(directory, manifest, {**files, **text})

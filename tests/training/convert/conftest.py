@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.checkpoints.test_clip import _save as save_tiny_clip
-from tests.training.convert.foreign import SMALL, write_encoder, write_generator, write_motion
+from tests.training.convert.foreign import SMALL, write_encoder, write_generator, write_identity, write_motion
 from tests.training.photos.conftest import run_command
 from training.convert.sources import Sources
 
@@ -34,7 +34,9 @@ def bundle(files, tmp_path_factory) -> Path:
     note = tmp_path_factory.mktemp("note") / "note.txt"
     note.write_text("Nobody's face: random weights.")
     out = tmp_path_factory.mktemp("bundles") / "Small_faces"
-    result = run_command("convert", *name_options(files), "--out", out, "--license", "CC0-1.0", "--note", note)
+    identity = ("--identity", write_identity(note.with_name("ir_se50.pth")))
+    more = ("--license", "CC0-1.0", "--note", note)
+    result = run_command("convert", *name_options(files), *identity, "--out", out, *more)
     assert result.exit_code == 0, result.output
     assert "bundle: " in result.output
     return out

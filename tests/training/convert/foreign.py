@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tests.training.checkpoints.published_irse import GENUINE, NARROW, draw, list_encoder
+from tests.training.checkpoints.published_irse import GENUINE, NARROW, draw, list_encoder, list_ir_se50
 
 State = dict[str, Tensor]
 KERNEL = torch.tensor([1.0, 3.0, 3.0, 1.0])
@@ -96,6 +96,12 @@ def write_encoder(path: Path, sizes: Sizes, decoder: Path | None = None) -> Path
         average += held["latent_avg"]
     opts = {"encoder_type": "Encoder4Editing", "start_from_latent_avg": True, "stylegan_size": sizes.resolution}
     torch.save({"state_dict": state, "latent_avg": average, "opts": opts}, path)
+    return path
+
+
+def write_identity(path: Path) -> Path:
+    """Save a narrow ir_se50."""
+    torch.save(draw(list_ir_se50(NARROW, 8)), path)
     return path
 
 

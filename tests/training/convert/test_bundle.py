@@ -54,6 +54,7 @@ def test_the_worker_makes_its_video(animator, bundle, picture, tmp_path):
     assert len(frames) == 9
     assert np.abs(frames[8].astype(int) - frames[0]).mean() > 2, "the face must move"
     assert emitted
+    assert -1 <= done.quality["identity"] < 0.9999, "ir_se50 tells two frames apart"
 
 
 def test_pictures_are_the_checkpoints_own(animator, files):
@@ -98,10 +99,12 @@ def test_the_manifest_says_what_it_was_made_from(bundle, files):
         "encoder": "e4e",
         "clip": "clip-huggingface",
         "motion": "motion-official",
+        "identity": "ir-se50",
     }
+    assert manifest["detector"] == "faces.npz"
     assert sources["generator"]["sha256"] == fingerprint(files.generator)
     assert sources["generator"]["file"] == "generator.pt"  # not where it lay on somebody's machine
-    assert set(manifest["parity"]) == {"text", "image", "encoder", "motion", "mapping", "synthesis"}
+    assert set(manifest["parity"]) == {"text", "image", "encoder", "motion", "mapping", "synthesis", "quality"}
     assert manifest["parity"]["synthesis"]["max_abs"] <= 1
     assert not any("halved_max_abs" in entry for entry in manifest["parity"].values()), "weights are kept whole"
     card = (bundle / "README.md").read_text()
