@@ -10,6 +10,7 @@ Must not import: services, worker, model.
 
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -181,11 +182,10 @@ def load_clip(folder: Path, device: torch.device | str = "cpu") -> ClipTowers:
         raise DataError(f"{folder} holds a model of the type {kind!r}, not 'clip'")
     if not any(folder.glob("*.safetensors")):
         raise DataError(f"{folder} holds no .safetensors weights; pickled ones are never read")
-    try:
-        from transformers import CLIPModel
-        from transformers.utils import logging
-    except ImportError as error:
-        raise DataError("CLIP needs the package transformers: pip install 'animato[clip]'") from error
+    need_transformers()
+    from transformers import CLIPModel
+    from transformers.utils import logging
+
     logging.disable_progress_bar()  # commands say one sentence where something is wrong, and no more
     try:
         clip, told = cast(Any, CLIPModel).from_pretrained(
@@ -202,6 +202,15 @@ def load_clip(folder: Path, device: torch.device | str = "cpu") -> ClipTowers:
     images = ClipImages(VisionTransformer(clip), clip.config.vision_config.image_size, mean, std)
     towers = ClipTowers(images, ClipTexts(clip), load_tokenizer(folder))
     return towers.eval().requires_grad_(False).to(device)
+
+
+def need_transformers() -> None:
+    """Make sure of the optional package that CLIP's modules and its tokenizer's rules come from.
+
+    Raises: DataError.
+    """
+    if find_spec("transformers") is None:
+        raise DataError("CLIP needs the package transformers: pip install 'animato[clip]'")
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

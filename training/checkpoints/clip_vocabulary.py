@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from tokenizers import Tokenizer
 
-from training.checkpoints.clip import load_tokenizer
+from training.checkpoints.clip import load_tokenizer, need_transformers
 from training.errors import DataError
 
 MERGES_FILE = "bpe_simple_vocab_16e6.txt"
@@ -68,6 +68,7 @@ def read_merges(path: Path, vocab_size: int) -> Tokenizer:
 
 def _build(vocab: dict[str, int], merges: list[tuple[str, ...]]) -> Tokenizer:
     """Let transformers put CLIP's rules around a vocabulary: lower case, how words split, the two ends."""
+    need_transformers()
     from transformers import CLIPTokenizer
 
     built: Any = cast(Any, CLIPTokenizer)(vocab, merges)

@@ -16,8 +16,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from training.checkpoints.clip import ClipImages, ClipTexts, ClipTowers, VisionTransformer
-from training.errors import CheckpointMismatchError, DataError
+from training.checkpoints.clip import ClipImages, ClipTexts, ClipTowers, VisionTransformer, need_transformers
+from training.errors import CheckpointMismatchError
 from training.networks.clip_resnet import HEAD_DIM, ClipResNet
 
 PARTS = {
@@ -57,10 +57,9 @@ def build_openai_clip(
     Raises: CheckpointMismatchError that names the tensor which is missing, of another shape, or not known; DataError
     where `transformers` is not installed.
     """
-    try:
-        from transformers import CLIPTextModelWithProjection
-    except ImportError as error:
-        raise DataError("CLIP needs the package transformers: pip install 'animato[clip]'") from error
+    need_transformers()
+    from transformers import CLIPTextModelWithProjection
+
     sizes = _Sizes(state, path)
     named = {
         ours: (theirs, part)
@@ -95,7 +94,7 @@ def translate(name: str, value: Tensor, residual: bool) -> Iterator[tuple[str, T
     if match := re.fullmatch(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)\.(\w+)", name.replace("in_proj_", "in.")):
         layers = f"{'vision_model' if match[1] else 'text_model'}.encoder.layers.{match[2]}"
         if match[3] == "attn.in":
-            for letter, part in zip("qkv", value.chunk(3), strict=False):
+            for letter, part in zip("qkv", torch.atleast_1d(value).tensor_split(3), strict=True):
                 yield f"{layers}.self_attn.{letter}_proj.{match[4]}", part
         else:
             yield f"{layers}.{LAYER_PARTS.get(match[3], match[3])}.{match[4]}", value
@@ -104,7 +103,7 @@ def translate(name: str, value: Tensor, residual: bool) -> Iterator[tuple[str, T
     else:
         module, _, kind = name.rpartition(".")
         ours = PARTS.get(name) or (f"{PARTS[module]}.{kind}" if module in PARTS else name)
-        yield ours, value.t() if name in TRANSPOSED else value
+        yield ours, value.t() if name in TRANSPOSED and value.ndim == 2 else value
 
 
 def _name_residual(name: str) -> str:

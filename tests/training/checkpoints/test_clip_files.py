@@ -1,6 +1,7 @@
 """CLIP from OpenAI's files: the towers compute what the original computes, and nothing in a file is run."""
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def test_training_runs_wrap_the_state_dict(original, state, folder):
     assert_same_towers(read_clip(folder / "tuned.pt"), original, 1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_the_published_archive_is_read_without_running_it(original, state, folder, monkeypatch):
     whole = write_archive(state, folder / "whole.pt")
 
@@ -164,6 +166,10 @@ def test_what_does_not_fit_is_named(state, folder):
     assert "layers.2.self_attn.k_proj.bias" in refusal(without("visual.transformer.resblocks.2.attn.in_proj_bias"))
     assert "visual.ln_post.bias gives [7]" in refusal(state | {"visual.ln_post.bias": torch.zeros(7)})
     assert "no square" in refusal(state | {"visual.positional_embedding": torch.zeros(9, 128)})
+    assert "tensor visual.proj gives [2, 2, 2]" in refusal(state | {"visual.proj": torch.zeros(2, 2, 2)})
+    assert "in_proj_bias gives" in refusal(
+        state | {"visual.transformer.resblocks.0.attn.in_proj_bias": torch.zeros(())}
+    )
     assert "ls_1.gamma" in refusal(state | {"visual.transformer.resblocks.0.ls_1.gamma": torch.zeros(128)})
     assert "resblocks.0.mlp.c_fc.weight" in refusal(
         {name: value for name, value in state.items() if not name.startswith("transformer.")}
@@ -180,6 +186,15 @@ def test_other_files_are_told_apart(folder):
         read_clip(folder / "hf" / "model.safetensors")
     with pytest.raises(DataError, match="does not exist"):
         read_clip(folder / "nothing.pt")
+
+
+def test_the_package_that_is_missing_is_told(original, state, folder, monkeypatch):
+    torch.save(state, folder / "ViT.pt")
+    original.save_pretrained(folder / "hf")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    for path in (folder / "ViT.pt", folder / "hf"):
+        with pytest.raises(DataError, match=r"pip install 'animato\[clip\]'"):
+            read_clip(path)
 
 
 def test_a_vocabulary_of_another_size_is_told(state, folder):
