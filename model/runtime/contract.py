@@ -101,6 +101,22 @@ def first_line(error: Exception) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
+def check_call(graph: str, tensors: Sequence[Tensor], inputs: Mapping[str, Array]) -> None:
+    """Refuse a call that its runtime would convert without a word, or report as a failure of its own.
+
+    Raises:
+        ModelError: internal.
+    """
+    wanted = {tensor.name: tensor for tensor in tensors}
+    if set(inputs) != set(wanted):
+        raise failed_run(graph, f"it takes {sorted(wanted)}, not {sorted(inputs)}")
+    for name, array in inputs.items():
+        tensor = wanted[name]
+        if array.dtype != tensor.dtype or array.ndim != len(tensor.shape) or array.shape[1:] != tensor.shape[1:]:
+            told = f"{tensor.dtype} {list(tensor.shape)}, not {array.dtype} {list(array.shape)}"
+            raise failed_run(graph, f"its input {name} is {told}")
+
+
 def run_in_pieces(
     run: Callable[[Mapping[str, Array]], dict[str, Array]], inputs: Mapping[str, Array], size: int
 ) -> dict[str, Array]:

@@ -14,10 +14,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import structlog
 
 from model.errors import BundleError, ModelError
-from model.runtime.contract import Array, Engine, ProviderFailedError, Tensor, failed_run, first_line, run_in_pieces
+from model.runtime.contract import (
+    Array,
+    Engine,
+    ProviderFailedError,
+    Tensor,
+    check_call,
+    failed_run,
+    first_line,
+    run_in_pieces,
+)
 from model.runtime.prepared import prepare
 from model.runtime.source import GraphSource
 from model.runtime.tuning import GPU_PROVIDERS, Tuning
@@ -139,6 +149,7 @@ class RecordedEngine(OrtEngine):
         self._lock = threading.Lock()
 
     def _run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> dict[str, Array]:
+        check_call(self._graph, self._inputs, inputs)
         batch = len(next(iter(inputs.values())))
         with self._lock:
             try:
@@ -151,7 +162,8 @@ class RecordedEngine(OrtEngine):
                 if self._device == "cuda":
                     options.add_run_config_entry("gpu_graph_id", str(batch))
                 self._session.run_with_iobinding(binding, options)
-                return {name: given[name].numpy() for name in outputs}
+                # copies, also where the buffer is no device's: the next run writes into it
+                return {name: np.array(given[name].numpy()) for name in outputs}
             except Exception as error:  # as in OrtEngine
                 raise _translate(self._graph, error) from error
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from model.runtime.contract import Array, ProviderFailedError, Tensor, failed_run, run_in_pieces
+from model.runtime.contract import Array, ProviderFailedError, Tensor, check_call, run_in_pieces
 from model.runtime.source import GraphSource
 from model.runtime.tuning import Tuning
 
@@ -71,7 +71,7 @@ class OpenVinoEngine:
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the named outputs, worked out one picture after another. Raises: as Engine says."""
-        self._check_call(inputs)
+        check_call(self._graph, self._inputs, inputs)
         return run_in_pieces(lambda one: self._run(outputs, one), inputs, 1)
 
     def _run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -83,17 +83,6 @@ class OpenVinoEngine:
                 return {name: self._request.get_tensor(name).data.copy() for name in outputs}
             except Exception as error:  # as above
                 raise ProviderFailedError.from_error(error) from error
-
-    def _check_call(self, inputs: Mapping[str, Array]) -> None:
-        """Refuse here what OpenVINO would convert without a word or report as a failure of its own."""
-        wanted = {tensor.name: tensor for tensor in self._inputs}
-        if set(inputs) != set(wanted):
-            raise failed_run(self._graph, f"it takes {sorted(wanted)}, not {sorted(inputs)}")
-        for name, array in inputs.items():
-            tensor = wanted[name]
-            if array.dtype != tensor.dtype or array.ndim != len(tensor.shape) or array.shape[1:] != tensor.shape[1:]:
-                told = f"{tensor.dtype} {list(tensor.shape)}, not {array.dtype} {list(array.shape)}"
-                raise failed_run(self._graph, f"its input {name} is {told}")
 
 
 def _describe(port: Any) -> Tensor:

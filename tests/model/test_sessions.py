@@ -79,9 +79,10 @@ def test_unknown_providers(wanted: tuple[str, ...]) -> None:
 
 
 class FakeSession:
-    """onnxruntime's own session, which says that it runs on CUDA and breaks off when it is told to."""
+    """onnxruntime's own session, which says that it runs on CUDA. Every run takes what comes last in ``breaks``: an
+    error to raise, or None."""
 
-    def __init__(self, real: Any, breaks: list[Exception]) -> None:
+    def __init__(self, real: Any, breaks: list[Exception | None]) -> None:
         self._real, self._breaks = real, breaks
 
     def __getattr__(self, name: str) -> Any:
@@ -91,15 +92,16 @@ class FakeSession:
         return [CUDA, CPU]
 
     def run(self, outputs: list[str], inputs: dict[str, Any]) -> Any:
-        if self._breaks:
-            raise self._breaks.pop()
+        error = self._breaks.pop() if self._breaks else None
+        if error is not None:
+            raise error
         return self._real.run(outputs, inputs)
 
 
 class FakeRuntime:
     """onnxruntime with a CUDA provider; its libraries are broken in one of the two ways that occur, or it works."""
 
-    def __init__(self, real: Any, raises: bool | None, breaks: list[Exception] | None = None) -> None:
+    def __init__(self, real: Any, raises: bool | None, breaks: list[Exception | None] | None = None) -> None:
         self._real, self._raises, self.breaks = real, raises, [] if breaks is None else breaks
         self.asked: list[str] = []
 
@@ -187,7 +189,7 @@ def test_a_wrong_call_dethrones_no_provider(tiny_bundle: Path, monkeypatch: pyte
 def test_without_another_provider_a_failure_is_an_error(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
-    breaks: list[Exception] = []
+    breaks: list[Exception | None] = []
     monkeypatch.setattr(onnx_runtime, "import_runtime", lambda: FakeRuntime(onnxruntime, None, breaks))
     session = open_sessions(read_bundle(tiny_bundle), ("cuda",), threads=1)["synthesis"]
     breaks.append(RuntimeError("CUDA error: out of memory"))
