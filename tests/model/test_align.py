@@ -110,7 +110,7 @@ def published_crop(picture: np.ndarray, quad: np.ndarray, size_px: int) -> np.nd
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    return float(10 * np.log10(255**2 / np.mean((first.astype(float) - second) ** 2)))
+    return float(10 * np.log10(255**2 / max(1e-9, np.mean((first.astype(float) - second) ** 2))))
 
 
 def test_the_square_is_the_published_one() -> None:
