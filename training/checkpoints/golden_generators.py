@@ -82,7 +82,7 @@ def map_z(
         runtime: {name: np.empty(size, np.float32) for name in wanted} for runtime in ("pytorch", "onnxruntime")
     }
     for c in [None] if conditions is None else torch.unique(conditions, dim=0):
-        rows = np.arange(len(z)) if conditions is None else (conditions == c).all(1).numpy().nonzero()[0]
+        rows = np.arange(len(z)) if conditions is None else np.flatnonzero((conditions.numpy() == c.numpy()).all(1))
         mapping = (generator if c is None else fix_condition(generator, c)).mapping
         example = {"z": torch.zeros(2, mapping.z_dim), "truncation_psi": torch.ones(1)}
         session = export(ZMappingGraph(mapping), example, "ws")
@@ -173,7 +173,8 @@ def _nest(tensors: Mapping[str, Tensor], class_name: str, conv_clamp: float | No
         "_parameters": {name: nn.Parameter(value) for name, value in own.items() if name not in BUFFERS},
         "_buffers": {name: value for name, value in own.items() if name in BUFFERS},
         "_modules": {
-            name: _nest(inner, CLASSES[name.rstrip("0123456789")], conv_clamp) for name, inner in parts.items()
+            name: _nest(inner, CLASSES.get(name.rstrip("0123456789"), "Module"), conv_clamp)
+            for name, inner in parts.items()
         },
     }
     if class_name in {"SynthesisLayer", "ToRGBLayer"}:

@@ -1,7 +1,8 @@
 """StyleGAN2 generators of rosinality/stylegan2-pytorch, the form that most of the field's code reads and writes.
 
-`torch.save({"g_ema": state dict, "latent_avg": [w_dim]})`, the same with `g` alone, a state dict alone, either as safetensors, or the `decoder.`
-part of an encoder's checkpoint. Sizes are read from the shapes. What this code calls latent_avg is our w_avg.
+`torch.save({"g_ema": state dict, "latent_avg": [w_dim]})`, the same with `g` alone, a state dict alone, either as
+safetensors, or the `decoder.` part of an encoder's checkpoint. Sizes are read from the shapes. What this code calls
+latent_avg is our w_avg.
 Must not import: services, worker.
 """
 
