@@ -55,7 +55,7 @@ class PasteBack:
         self._right, self._bottom = min(width, int(np.ceil(max(xs)))), min(height, int(np.ceil(max(ys))))
         self._region = region.moved(-self._left, -self._top)
         wanted = cut_region(photo, region, len(first))
-        self._colours = _match_colours(first, wanted, _weights(len(first), has_face))
+        self._colours = _match_colours(first, wanted, _weights(len(first)))
         agreement = _measure_agreement(np.asarray(cv2.LUT(first, self._colours), np.uint8), wanted)
         self._alpha = self._make_mask(width, height, agreement if has_face else None)
 
@@ -129,10 +129,10 @@ def _smooth(share: Shares) -> Shares:
     return np.asarray(share * share * (3 - 2 * share), np.float32)
 
 
-def _weights(size_px: int, has_face: bool) -> Shares:
-    """Return how much each pixel of a crop counts for its colours: shapes [S,S]."""
+def _weights(size_px: int) -> Shares:
+    """Return how much each pixel of a crop counts for its colours, the face's most: shapes [S,S]."""
     at = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px * 2 - 1
-    return _disc(*np.meshgrid(at, at), _CORE) if has_face else np.ones((size_px, size_px), np.float32)
+    return _disc(*np.meshgrid(at, at), _CORE)
 
 
 def _measure_agreement(drawn: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> Shares:
