@@ -295,12 +295,20 @@ def run(
     tower = ema["tower"]
     assert isinstance(tower, TextTower)
     tower.snap_table()
+    if settings.memory_rows:
+        tower = remember_captions(tower, lessons.tokenizer, settings.memory_rows)
     save_text_tower(tower, lessons.tokenizer, out)
     result = measure_language(tower, lessons.tokenizer, dev_phrases())
     record = {"options": options, "dims": tower.dims, "dev": asdict(result)}
     stats.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
     report("language, development list: " + " ".join(f"{k} {v:.3f}" for k, v in result.summary().items()))
     return out
+
+
+def remember_captions(tower: TextTower, tokenizer: Tokenizer, count: int, seed: int = 123) -> TextTower:
+    """Give the tower with a memory of captions, drawn from the wordings that training may see."""
+    rng = np.random.default_rng(seed)
+    return tower.remember(embed_texts(tower, tokenizer, [sample_caption(rng).text for _ in range(count)]))
 
 
 def judge_heldout(folder: Path) -> LanguageReport:

@@ -53,6 +53,7 @@ class LanguageSettings:
     dropout: float = 0.1
     distil_weight: float = 1.0
     ema_decay: float = 0.995
+    memory_rows: int = 6_000  # captions whose τ the finished tower recalls, see training.networks.text.recall
     teacher: bool = True
     seed: int = 1
 
@@ -60,7 +61,7 @@ class LanguageSettings:
 SMOKE = LanguageSettings(
     steps=350, batch=64, words_batch=0, captions=4000, plain_captions=0, distilled_captions=0, sentences=0,
     frequent_words=0, table_dim=32, width=48, layers=1, inner=64, lr=4e-3, table_lr=1.0, word_noise=0.0,
-    ema_decay=0.95, teacher=False,
+    ema_decay=0.95, memory_rows=200, teacher=False,
 )  # fmt: skip
 """Seconds on one core and no teacher: for tests."""
 

@@ -175,6 +175,7 @@ def load_text(bundle: Path) -> tuple[TextTower, Tokenizer]:
         inner=len(state["layers.0.up.bias"]),
         embed_dim=len(state["head.2.bias"]),
         dropout=0.0,
+        memory_rows=len(state.get("memory", ())),
     )
     missing = set(tower.state_dict()) - set(state)
     if missing:

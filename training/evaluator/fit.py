@@ -159,8 +159,20 @@ def fit_identity(reader: FactorReader, domain: str, people: int, steps: int) -> 
     reader.eval()
 
 
-def fit(pairs: int, steps: int, batch_pairs: int, drawn: Path | None, domain: str = "human") -> FactorReader:
-    """Train a reader and return it in evaluation mode; prints R² of the expression factors on fresh faces."""
+def load_reader(path: Path) -> FactorReader:
+    """Load a fitted reader."""
+    reader = FactorReader()
+    reader.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    return reader
+
+
+def fit(
+    pairs: int, steps: int, batch_pairs: int, drawn: Path | None, domain: str = "human", start: str | None = None
+) -> FactorReader:
+    """Train a reader and return it in evaluation mode; prints R² of the expression factors on fresh faces.
+
+    `start`: the domain whose reader is gone on with; None begins from nothing.
+    """
     torch.manual_seed(FIT_SEED)
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(FIT_SEED)
@@ -170,7 +182,7 @@ def fit(pairs: int, steps: int, batch_pairs: int, drawn: Path | None, domain: st
             pictures = np.concatenate([pictures, archive["pictures"]])
             factors = np.concatenate([factors, archive["factors"]])
     held_pictures, held_factors = render_pool(200, FIT_SEED + 1, domain)
-    reader = FactorReader()
+    reader = FactorReader() if start is None else load_reader(weights_path(start))
     reader.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare it
     optimizer = torch.optim.AdamW(reader.parameters(), 2e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.1)
@@ -210,14 +222,14 @@ def main() -> None:
     parser.add_argument("--identity-only", action="store_true", help="train the identity head of the existing reader")
     parser.add_argument("--drawn", type=Path, default=None, help="npz with pairs that a generator drew")
     parser.add_argument("--domain", choices=sorted(DOMAINS), default="human")
+    parser.add_argument("--start", choices=sorted(DOMAINS), default=None, help="go on with this domain's reader")
     parser.add_argument("--out", type=Path, default=None, help="default: beside this module")
     options = parser.parse_args()
     out = options.out or weights_path(options.domain)
     if options.identity_only:
-        reader = FactorReader()
-        reader.load_state_dict({name: tensor.float() for name, tensor in load_file(out).items()})
+        reader = load_reader(out)
     else:
-        reader = fit(options.pairs, options.steps, options.batch_pairs, options.drawn, options.domain)
+        reader = fit(options.pairs, options.steps, options.batch_pairs, options.drawn, options.domain, options.start)
     if options.people:
         fit_identity(reader, options.domain, options.people, options.identity_steps)
     weights = {name: tensor.detach().half().contiguous() for name, tensor in reader.state_dict().items()}
@@ -225,6 +237,7 @@ def main() -> None:
         "pairs": options.pairs,
         "steps": options.steps,
         "drawn": options.drawn is not None,
+        "start": options.start,
         "people": options.people,
     }
     save_file(weights, out, metadata={"made_by": json.dumps(made_by)})
