@@ -81,6 +81,7 @@ def describe_model(manifest: Manifest, workers: Sequence[Mapping[str, Any]]) -> 
         "fps": manifest.fps,
         "expressions": list(manifest.expressions),
         "presets": list(manifest.presets),
+        "finds_faces": manifest.detector is not None,
         "license": manifest.license,
         "providers": providers,
         "fallbacks": fallbacks,

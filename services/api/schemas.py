@@ -139,6 +139,10 @@ class Model(BaseModel):
     fps: int
     expressions: list[str]
     presets: list[str] = Field(description="Prompts to start with.")
+    finds_faces: bool = Field(
+        description="Whether `align: auto` cuts out the face of a photograph, which must have one; false: the centred"
+        " square, unless a `face` or `paste_back` is asked for."
+    )
     license: str
     providers: list[str] = Field(description="What live workers run it on; empty where no worker has it loaded.")
     fallbacks: list[str] = Field(

@@ -169,6 +169,11 @@ def test_detect_tells_what_a_job_would_do(photo_client: TestClient, astronaut: b
     assert photo_client.get("/v1/animations").json()["data"] == [], "nothing is kept"
 
 
+def test_models_tell_whether_they_find_faces(photo_client: TestClient) -> None:
+    models = photo_client.get("/v1/models").json()["data"]
+    assert {model["id"]: model["finds_faces"] for model in models} == {"human": False, "photo": True}
+
+
 def test_detect_as_json(photo_client: TestClient, astronaut: bytes) -> None:
     body = {"image_base64": base64.b64encode(astronaut).decode(), "face": {"box": list(BOX)}}
     assert photo_client.post("/v1/faces:detect", json=body).json()["faces"][0]["selected"]
