@@ -1,6 +1,7 @@
 """CLIP's towers as a bundle's graphs `text` and `image`, compared with PyTorch, and its tokenizer."""
 
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,13 @@ def export_clip_text(towers: object) -> Words:
         raise DataError(f"towers of the kind {type(towers).__name__} can't be exported")
     ids, mask = towers.encode(["smiling", "closing both eyes"])
     axes = {0: torch.export.Dim("N"), 1: torch.export.Dim("L", max=towers.texts.max_tokens)}
-    with torch.inference_mode(mode=False), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with (
+        torch.inference_mode(mode=False),
+        torch.no_grad(),
+        warnings.catch_warnings(),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        warnings.simplefilter("ignore")  # the exporter warns of its own deprecated internals
         program = torch.onnx.export(
             towers.texts.eval(),
             (ids, mask),
