@@ -1,6 +1,7 @@
 """Draws the sample faces that ship in samples/: `python -m training.faces.samples --out samples`.
 
-Held-out identities (their seeds belong to no training pool), calm, at 512 px. No torch.
+People lie in the folder itself, the other domains' faces in a folder of their name. Held-out identities (their seeds
+belong to no training pool), calm, at 512 px. No torch.
 """
 
 import argparse
@@ -9,10 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.faces.human import render
+from training.faces.domains import find_domain
 from training.faces.parameters import EXPRESSION_FACTORS, Parameters, sample_parameters
 
-SAMPLES = {"ada": 991002, "ben": 991023, "chidi": 991005, "dalia": 991021, "emil": 991035, "fay": 991041}
+SAMPLES = {
+    "human": {"ada": 991002, "ben": 991023, "chidi": 991005, "dalia": 991021, "emil": 991035, "fay": 991041},
+    "anime": {"hana": 991041, "ren": 991035, "yuki": 991011},
+    "dog": {"bella": 991041, "max": 991035, "rex": 991005},
+}
 SIZE_PX = 512
 CALM_CURVE = 0.12
 """A mouth that neither smiles nor droops, so that every expression shows."""
@@ -29,12 +34,14 @@ def draw_calm(seed: int) -> Parameters:
 
 def write_samples(folder: Path) -> list[Path]:
     """Draw all samples and give their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, seed in SAMPLES.items():
-        path = folder / f"{name}.png"
-        Image.fromarray(render(draw_calm(seed), SIZE_PX)).save(path, optimize=True)
-        paths.append(path)
+    for domain, faces in SAMPLES.items():
+        place = folder if domain == "human" else folder / domain
+        place.mkdir(parents=True, exist_ok=True)
+        for name, seed in faces.items():
+            path = place / f"{name}.png"
+            Image.fromarray(find_domain(domain).render(draw_calm(seed), SIZE_PX)).save(path, optimize=True)
+            paths.append(path)
     return paths
 
 
