@@ -48,6 +48,7 @@ REFINE_PX = 24
 OUTPUT_PX = 48
 # A hundred and more windows at once would fill the cache and then some.
 _MOST_WINDOWS = 64
+_STRIP = 1 << 20
 
 
 class Judgement(NamedTuple):
@@ -116,15 +117,25 @@ class Networks:
         columns = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], axis=(1, 2))  # [N,h,w,in,kh,kw]
         columns = columns.transpose(0, 1, 2, 4, 5, 3)
         n, h, w = columns.shape[:3]
-        out = columns.reshape(n * h * w, -1) @ kernel.reshape(-1, kernel.shape[-1])
-        return self._bend(name, out).reshape(n, h, w, -1)
+        matrix = kernel.reshape(-1, kernel.shape[-1])
+        out = np.empty((n, h, w, matrix.shape[1]), np.float32)
+        # Laid out for a matrix product a picture takes nine times its memory, so it is done in strips.
+        strip = max(1, _STRIP // (n * w * len(matrix)))
+        for top in range(0, h, strip):
+            part = columns[:, top : top + strip]
+            out[:, top : top + strip] = (part.reshape(-1, len(matrix)) @ matrix).reshape(*part.shape[:3], -1)
+        return self._bend(name, out)
 
     def _bent(self, name: str, x: Values) -> Values:
         return self._bend(name, x @ self._weights[name])
 
     def _bend(self, name: str, x: Values) -> Values:
         x += self._weights[f"{name}.bias"]
-        return np.where(x > 0, x, x * self._weights[f"{name}.slope"])
+        negative = np.minimum(x, 0)
+        negative *= self._weights[f"{name}.slope"]
+        np.maximum(x, 0, out=x)
+        x += negative
+        return x
 
     def _dense(self, name: str, x: Values) -> Values:
         return np.asarray(x @ self._weights[name] + self._weights[f"{name}.bias"], np.float32)
