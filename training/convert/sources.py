@@ -124,6 +124,8 @@ def _read_generator(found: Found, sources: Sources, encoder: EncoderCheckpoint |
     synthesis = checkpoint.generator.synthesis
     size = f"at {synthesis.resolution} px with {synthesis.num_ws} rows of {synthesis.w_dim}"
     found.note("generator", path, f"{KINDS[checkpoint.format].described} {size}", checkpoint.format)
+    if sources.label is not None:
+        found.origins["generator"]["label"] = sources.label
 
 
 @torch.no_grad()

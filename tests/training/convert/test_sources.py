@@ -1,16 +1,21 @@
 """What the files of a conversion bring along, what is refused, and what is said of parts that are missing."""
 
 import dataclasses
+import pickle
 
 import pytest
 import torch
 
+from tests.training.checkpoints.openai_files import make_clip, publish, write_merges
+from tests.training.checkpoints.published_stylegan2 import Generator, as_snapshot, nvidia_modules
 from tests.training.convert.conftest import name_options
 from tests.training.convert.foreign import SMALL, write_encoder, write_generator, write_motion
 from tests.training.photos.conftest import run_command
 from training.convert.fitting import require_fit, require_whole
 from training.convert.sources import PARTS, read_sources
 from training.errors import DataError
+
+__all__ = ["nvidia_modules"]
 
 
 def test_all_four_fit_together(files):
@@ -61,6 +66,38 @@ def test_an_encoder_without_an_average_takes_the_generators(files, tmp_path):
     assert w_avg.abs().max() > 0.1
     torch.testing.assert_close(found.encoder.w_avg, w_avg.expand(SMALL.num_ws, -1))
     assert found.remarks == ["the encoder's missing average is the generator's w_avg"]
+
+
+def test_a_motion_may_bring_the_clip_that_it_was_trained_with(files, tmp_path):
+    write_merges(tmp_path / "bpe_simple_vocab_16e6.txt.gz")
+    clip = make_clip(embed_dim=SMALL.embed_dim)
+    motion = write_motion(tmp_path / "motion.pt", SMALL, publish(clip))
+    found = read_sources(dataclasses.replace(files, clip=None, motion=motion))
+    require_fit(found)
+    require_whole(found)
+    projection = clip.state_dict()["text_projection.weight"]
+    torch.testing.assert_close(found.animation.towers.texts.projection.weight, projection)
+    # a CLIP that is given beside it lends its tokenizer, and must have as many tokens
+    with pytest.raises(DataError, match="tokens"):
+        read_sources(dataclasses.replace(files, motion=motion))
+
+
+@pytest.mark.usefixtures("nvidia_modules")
+def test_a_conditional_generator_draws_the_label_that_was_chosen(files, tmp_path):
+    torch.manual_seed(0)
+    network = Generator(SMALL.channels, z_dim=8, c_dim=3, w_dim=SMALL.w_dim)
+    (tmp_path / "g.pkl").write_bytes(pickle.dumps(as_snapshot(network)))
+    given = dataclasses.replace(files, generator=tmp_path / "g.pkl")
+    z, drawn = torch.randn(2, 8), []
+    for label in (0, 2):
+        found = read_sources(dataclasses.replace(given, label=label))
+        require_fit(found)
+        drawn.append(found.generator.mapping(z))
+    assert found.origins["generator"]["format"] == "nvidia-stylegan2"
+    assert found.origins["generator"]["label"] == 2
+    assert (drawn[0] - drawn[1]).abs().max() > 0.01
+    with pytest.raises(DataError, match="--label"):
+        read_sources(given)
 
 
 def refusal(sources) -> str:
