@@ -10,7 +10,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +46,7 @@ KINDS = {
     "nvidia-stylegan3": Kind("an alias-free generator of StyleGAN3, which is another network", None),
     "e4e": Kind("an e4e encoder", "--encoder"),
     "psp": Kind("a pSp encoder", "--encoder"),
-    "ir-se50": Kind("an IR-SE50 face recognition backbone", "--encoder"),
+    "ir-se50": Kind("an IR-SE50 face recognition backbone", "--identity"),
     "clip-openai": Kind("a CLIP of OpenAI", "--clip"),
     "clip-huggingface": Kind("a CLIP in Hugging Face's format", "--clip"),
     "motion-official": Kind("a motion checkpoint of language-guided animation", "--motion"),
@@ -135,6 +135,9 @@ _LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 _HARMLESS: list[Any] = [
     argparse.Namespace,  # the options of a training run
+    PurePosixPath,
+    (PurePosixPath, "pathlib.PosixPath"),
+    (PurePosixPath, "pathlib._local.PosixPath"),  # as Python 3.13 calls it
     np.dtype,
     _SCALAR,
     (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 called it

@@ -4,7 +4,7 @@ Must not import: services, worker.
 """
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from training.checkpoints.nvidia import DEFAULT_CLAMP, read_conditional
 from training.errors import DataError
 from training.export.graphs import export_module
 from training.export.synthesis_graph import SynthesisGraph
-from training.networks.stylegan2 import ZGenerator
+from training.networks.stylegan2 import ZGenerator, ZMapping
 from training.photos.graphs import ZMappingGraph
 
 Arrays = dict[str, NDArray[Any]]
@@ -81,9 +81,7 @@ def map_z(
     found: dict[str, Arrays] = {
         runtime: {name: np.empty(size, np.float32) for name in wanted} for runtime in ("pytorch", "onnxruntime")
     }
-    for c in [None] if conditions is None else torch.unique(conditions, dim=0):
-        rows = np.arange(len(z)) if conditions is None else np.flatnonzero((conditions.numpy() == c.numpy()).all(1))
-        mapping = (generator if c is None else fix_condition(generator, c)).mapping
+    for rows, mapping in _split(generator, conditions, len(z)):
         example = {"z": torch.zeros(2, mapping.z_dim), "truncation_psi": torch.ones(1)}
         session = export(ZMappingGraph(mapping), example, "ws")
         for name, psi in wanted.items():
@@ -92,6 +90,15 @@ def map_z(
             exported = session.run(z=z[rows], truncation_psi=np.array([psi], np.float32))
             found["onnxruntime"][name][rows] = exported["ws"]
     return found
+
+
+def _split(generator: ZGenerator, conditions: Tensor | None, count: int) -> Iterator[tuple[NDArray[Any], ZMapping]]:
+    """Give the rows of each condition, with the mapping that it is worked into."""
+    if conditions is None:
+        yield np.arange(count), generator.mapping
+        return
+    for c in torch.unique(conditions, dim=0):
+        yield np.flatnonzero((conditions == c).all(1).numpy()), fix_condition(generator, c).mapping
 
 
 def _read_conditions(generator: ZGenerator, spec: Mapping[str, Any], case: Mapping[str, NDArray[Any]]) -> Tensor | None:

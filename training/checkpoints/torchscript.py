@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.checkpoints.unpickle import Name, _Machine, _RefusedError
+from training.checkpoints.pickle_machine import Machine, Name, RefusedError, Storage, make_dict, rebuild_tensor
 from training.errors import DamagedCheckpointError, DataError
 
 STORAGES = {
@@ -44,30 +44,14 @@ class _Module:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
-class _Storage:
-    """The numbers of a tensor, without a shape."""
-
-    flat: Tensor
-
-
-def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
-    if not isinstance(storage, _Storage):
-        raise _RefusedError("a tensor without numbers")
-    # an expanded tensor would be copied in full later on, however large it says it is
-    if torch.Size(size).numel() > storage.flat.numel():
-        raise _RefusedError(f"a tensor of the shape {list(size)} from {storage.flat.numel()} numbers")
-    return storage.flat.as_strided(size, stride, offset)
-
-
 def _take_first(value: Any, *_: Any) -> Any:
     """Stand for `build_intlist` and its kin, which give back the list that they are given."""
     return value
 
 
 BUILDERS: dict[Name, Callable[..., Any]] = {
-    Name("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    Name("collections", "OrderedDict"): dict,
+    Name("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+    Name("collections", "OrderedDict"): make_dict,
     **{
         Name("torch.jit._pickle", name): _take_first
         for name in ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
@@ -76,13 +60,13 @@ BUILDERS: dict[Name, Callable[..., Any]] = {
 """What an archive may have built, by the name it has there."""
 
 
-class _ArchiveMachine(_Machine):
+class _ArchiveMachine(Machine):
     """Knows what TorchScript's pickler writes: modules, and tensors whose numbers lie beside the pickle."""
 
     def __init__(self, load: Callable[[str], bytes]) -> None:
-        super().__init__()
+        super().__init__(BUILDERS)
         self.load = load
-        self.storages: dict[str, _Storage] = {}
+        self.storages: dict[str, Storage] = {}
 
     def step(self, name: str, argument: Any) -> None:
         """Carry out one instruction."""
@@ -91,46 +75,40 @@ class _ArchiveMachine(_Machine):
         else:
             super().step(name, argument)
 
-    def make(self, name: str, argument: Any) -> None:
-        """Name, build and fill objects; nothing is ever imported."""
-        stack = self.stack
-        if name == "GLOBAL":
-            stack.append(_check_name(Name(*argument.split(" ", 1))))
-            return
-        last = stack.pop()
-        if name == "REDUCE" and stack[-1] in BUILDERS:
-            stack.append(BUILDERS[stack.pop()](*last))
-        elif name == "NEWOBJ" and _is_module(stack[-1]):
-            stack[-1] = _Module()
-        elif name == "BUILD" and isinstance(stack[-1], _Module) and isinstance(last, dict):
-            stack[-1].attributes = last
-        else:
-            raise _RefusedError(f"it fills or calls {stack[-1]!r:.80}")
+    def find(self, name: Name) -> Any:
+        """Give what stands for a name."""
+        if _is_module(name) or (name.module == "torch" and name.name in STORAGES):
+            return name
+        return super().find(name)
 
-    def take_storage(self, kind: Any, name: Any, key: Any, device: Any, count: Any) -> _Storage:
+    def build(self, what: Any, arguments: Any) -> Any:
+        """Make a tensor, a container, or an object of a class that the archive's program defines."""
+        return _Module() if _is_module(what) else super().build(what, arguments)
+
+    def restore(self, target: Any, state: Any) -> None:
+        """Fill a module with its attributes."""
+        if not isinstance(target, _Module) or not isinstance(state, dict):
+            raise RefusedError(f"it fills an object of the type {type(target).__name__}")
+        target.attributes = state
+
+    def take_storage(self, kind: Any, name: Any, key: Any, device: Any, count: Any) -> Storage:
         """Give the numbers of one storage; the device that it was saved from does not matter."""
         del device
         dtype = STORAGES[name.name]
         if kind != "storage" or not isinstance(key, str):
-            raise _RefusedError(f"it asks for a {kind!r}")
+            raise RefusedError("it asks for something else than a tensor's numbers")
         if key not in self.storages:
             data = self.load(f"data/{key}")
             flat = torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
-            self.storages[key] = _Storage(flat)
+            self.storages[key] = Storage(flat)
         flat = self.storages[key].flat
         if flat.dtype != dtype or flat.numel() < count:
-            raise _RefusedError(f"storage {key} holds {flat.numel()} numbers of {flat.dtype}, not {count} of {dtype}")
+            raise RefusedError(f"storage {key} holds {flat.numel()} numbers of {flat.dtype}, not {count} of {dtype}")
         return self.storages[key]
 
 
 def _is_module(found: Any) -> bool:
     return isinstance(found, Name) and f"{found.module}.".startswith("__torch__.")
-
-
-def _check_name(found: Name) -> Name:
-    if found in BUILDERS or _is_module(found) or (found.module == "torch" and found.name in STORAGES):
-        return found
-    raise _RefusedError(f"it asks for {found.module}.{found.name}, which no network's weights need")
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
@@ -148,7 +126,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
                 return _load(archive, f"{root}/{name}")
 
             return dict(_walk(_ArchiveMachine(load).run(load("data.pkl"))))
-    except _RefusedError as error:
+    except RefusedError as error:
         raise DataError(f"{path} was not read further, and nothing in it was run: {error}") from error
     except Exception as error:  # whatever broken bytes lead to
         raise DamagedCheckpointError(
@@ -160,7 +138,7 @@ def _find_root(archive: zipfile.ZipFile) -> str:
     """Give the one folder that everything in an archive of torch lies in."""
     roots = {name.split("/")[0] for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]}
     if len(roots) != 1:
-        raise _RefusedError(f"it holds {len(roots)} data.pkl, and one is wanted")
+        raise RefusedError(f"it holds {len(roots)} data.pkl, and one is wanted")
     return roots.pop()
 
 
@@ -169,9 +147,9 @@ def _load(archive: zipfile.ZipFile, name: str) -> bytes:
     member = archive.getinfo(name)
     if name.endswith(".pkl"):
         if member.file_size > MAX_PICKLE:
-            raise _RefusedError(f"{name} has {member.file_size} bytes")
+            raise RefusedError(f"{name} has {member.file_size} bytes")
     elif member.compress_type != zipfile.ZIP_STORED:
-        raise _RefusedError(f"{name} is compressed, which torch never does")
+        raise RefusedError(f"{name} is compressed, which torch never does")
     return archive.read(member)
 
 
@@ -183,7 +161,7 @@ def _walk(module: Any) -> Iterator[tuple[str, Tensor]]:
         for name, value in part.attributes.items():
             seen += 1
             if seen > MAX_ATTRIBUTES or len(prefix) + len(name) > MAX_NAME:
-                raise _RefusedError(f"it has more than {MAX_ATTRIBUTES} attributes, or names without an end")
+                raise RefusedError(f"it has more than {MAX_ATTRIBUTES} attributes, or names without an end")
             if isinstance(value, Tensor):
                 yield f"{prefix}{name}", value
             elif isinstance(value, _Module):

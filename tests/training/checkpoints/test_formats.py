@@ -170,7 +170,7 @@ def test_hostile_files_of_torch_are_refused_and_do_nothing(tmp_path, zipped):
 
 
 def test_options_and_numbers_of_a_training_run_are_no_obstacle(tmp_path):
-    kept = {"best": np.float64(0.5), "step": np.int64(3), "when": "2020"}
+    kept = {"best": np.float64(0.5), "step": np.int64(3), "when": "2020", "folder": Path("runs/1")}
     state = as_rosinality(Generator().state_dict())
     assert recognise(save(tmp_path, {"g_ema": state, **kept})) == "stylegan2-pytorch"
 
