@@ -29,10 +29,23 @@ class Synthesizer:
     ) -> Iterator[NDArray[np.uint8]]:
         """Yield the frames of a motion in order, ``batch_size`` at a time (the last batch may be smaller).
 
-        Only one batch of pictures is alive at a time, so memory does not grow with the video.
+        Only one batch of pictures is alive at a time, so memory does not grow with the video. A frame whose ``ws`` is
+        the one before, bit for bit, is not drawn again: a still face is drawn once, however long it is shown.
 
         Shapes: ws [num_ws,w_dim], delta_ws [T,num_ws,w_dim] → batches [n,H,W,3].
         """
         assert batch_size >= 1, "batch_size must be at least 1"
+        shown: NDArray[np.uint8] | None = None
         for start in range(0, len(delta_ws), batch_size):
-            yield self.draw(ws[None] + delta_ws[start : start + batch_size])
+            batch = ws[None] + delta_ws[start : start + batch_size]
+            fresh = np.empty(len(batch), bool)
+            fresh[0] = shown is None or not np.array_equal(delta_ws[start], delta_ws[start - 1])
+            fresh[1:] = (batch[1:] != batch[:-1]).any(axis=(1, 2))
+            if fresh.all():
+                frames = self.draw(batch)
+            else:
+                known = [] if shown is None else [shown[None]]
+                drawn = np.concatenate([*known, *([self.draw(batch[fresh])] if fresh.any() else [])])
+                frames = drawn[np.cumsum(fresh) - (shown is None)]
+            shown = frames[-1]
+            yield frames

@@ -91,6 +91,22 @@ def test_intensity_zero_stands_still(animator: Animator) -> None:
     assert (frames == frames[0]).all()
 
 
+def test_frames_that_stand_still_are_drawn_once(tiny_bundle: Path) -> None:
+    animator = Animator.from_bundle(tiny_bundle, providers=("cpu",), threads=1)
+    synthesis, drawn = animator._synthesis, []
+    draw = synthesis.draw
+    synthesis.draw = lambda ws: (drawn.append(len(ws)), draw(ws))[1]  # type: ignore[method-assign]
+    face = animator.sample_face(2)
+    drawn.clear()
+    motion = animator.move(face, "smiling", 6, seed=1).delta_ws
+    held = motion[[0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 3, 0, 0]]
+    for batch_size in (1, 4, 5, 64):
+        drawn.clear()
+        frames = np.concatenate(list(synthesis.stream(face.ws, held, batch_size)))
+        assert sum(drawn) == 5  # the return to the first one is not the one before
+        assert np.array_equal(frames, np.concatenate([draw(face.ws[None] + delta) for delta in held[:, None]]))
+
+
 @pytest.mark.parametrize("frames", [1, 2, 16, 480])
 def test_any_length(animator: Animator, frames: int) -> None:
     face = animator.sample_face(1)
