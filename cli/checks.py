@@ -108,6 +108,8 @@ def _check_onnxruntime(settings: Settings) -> Finding:
     there = list_providers()
     usable = [name for name in settings.providers if name in there]
     found = f"{_version_of('onnxruntime', 'onnxruntime-gpu')}, providers: {', '.join(there)}"
+    if "openvino" in there:
+        found += f" (OpenVINO {_version_of('openvino')})"
     if not usable:
         wanted = ", ".join(settings.providers)
         return Finding("onnxruntime", State.MISSING, found, f"ANIMATO_PROVIDERS asks for {wanted}; add cpu to it")

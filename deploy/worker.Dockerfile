@@ -4,11 +4,13 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 # A stage of its own: the long installation below runs again only when this list changes, not with every edit of
 # pyproject.toml.
 FROM ${BASE_IMAGE} AS requirements
-# cpu or gpu: the two onnxruntime wheels share one import name and can't stand side by side.
+# cpu or gpu: the two onnxruntime wheels share one import name and can't stand side by side. More extras may follow,
+# as "cpu openvino" or "gpu tensorrt".
 ARG RUNTIME=cpu
 WORKDIR /build
 COPY pyproject.toml deploy/list_requirements.py ./
-RUN python list_requirements.py worker postgres "${RUNTIME}" > requirements.txt
+# hadolint ignore=SC2086 -- several extras are several words
+RUN python list_requirements.py worker postgres ${RUNTIME} > requirements.txt
 
 FROM ${BASE_IMAGE} AS dependencies
 WORKDIR /build
@@ -31,12 +33,14 @@ ENV PATH=/opt/venv/bin:${PATH} \
     OMP_NUM_THREADS=1 \
     ANIMATO_BUNDLES_DIR=/app/bundles \
     ANIMATO_DATA_DIR=/tmp/animato \
+    ANIMATO_CACHE_DIR=/var/cache/animato \
     ANIMATO_LOG_FORMAT=json \
     ANIMATO_WORKER_METRICS_PORT=9100
 WORKDIR /app
 COPY --from=dependencies /opt/venv /opt/venv
-# The gpu wheels bring CUDA and cuDNN as Python packages; the loader finds them here. Writes an empty list for cpu.
-RUN find /opt/venv -type d -path '*/nvidia/*/lib' > /etc/ld.so.conf.d/animato-gpu.conf && ldconfig
+# The gpu wheels bring CUDA, cuDNN and TensorRT as Python packages; the loader finds them here. An empty list for cpu.
+RUN find /opt/venv -type d \( -path '*/nvidia/*/lib' -o -name tensorrt_libs \) > /etc/ld.so.conf.d/animato-gpu.conf \
+    && ldconfig
 COPY LICENSE NOTICE ./
 COPY bundles bundles
 COPY model model
@@ -47,7 +51,8 @@ COPY deploy/check_worker.py deploy/check_worker.py
 # Byte code now: the file system is read-only later. A named user: Celery takes an id without a name for root.
 RUN python -m compileall -q /app \
     && groupadd --gid 10001 animato \
-    && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin animato
+    && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin animato \
+    && install --directory --owner 10001 --group 10001 --mode 700 /var/cache/animato
 USER 10001:10001
 EXPOSE 9100
 HEALTHCHECK --interval=15s --timeout=10s --start-period=120s --retries=4 CMD ["python", "deploy/check_worker.py"]

@@ -65,7 +65,7 @@ def test_data_lies_on_named_volumes() -> None:
         for mount in service.get("volumes", [])
         if not mount.startswith(".")
     }
-    assert used == named == {"postgres-data", "redis-data", "seaweedfs-data", "prometheus-data"}
+    assert used == named == {"postgres-data", "redis-data", "seaweedfs-data", "prometheus-data", "worker-cache"}
 
 
 def test_redis_forgets_nothing() -> None:
@@ -98,7 +98,16 @@ def test_hadolint_is_content() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("extras", [("api", "postgres"), ("worker", "postgres", "cpu"), ("worker", "postgres", "gpu")])
+@pytest.mark.parametrize(
+    "extras",
+    [
+        ("api", "postgres"),
+        ("worker", "postgres", "cpu"),
+        ("worker", "postgres", "gpu"),
+        ("worker", "postgres", "openvino", "cpu"),
+        ("worker", "postgres", "tensorrt", "gpu"),
+    ],
+)
 def test_the_images_requirements_carry_no_torch(extras: tuple[str, ...]) -> None:
     command = [sys.executable, "deploy/list_requirements.py", *extras]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
