@@ -141,6 +141,8 @@ def run(
     with in_sentences(choices.folder):
         if stage is StageName.COMPARE:
             _compare(choices, rivals, quick)
+        elif stage is StageName.RESTORE:
+            _restore(choices)
         else:
             _run(stage.value, choices, device, dry_run, resume)
 

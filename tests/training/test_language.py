@@ -14,7 +14,7 @@ from training.export.text import export_text_tower
 from training.faces.captions import Caption, sample_caption
 from training.faces.parameters import EXPRESSION_FACTORS
 from training.faces.wording import heldout_phrases
-from training.language import contrast, draw_window, embed_texts, judge_heldout, load_text_tower, run
+from training.language import contrast, draw_window, embed_texts, judge_heldout, load_text_tower, run, save_text_tower
 from training.lessons import (
     LABELS,
     MOVED_FACTORS,
@@ -23,7 +23,7 @@ from training.lessons import (
     label,
     strengths,
 )
-from training.networks.text import MAX_TOKENS, TextTower, quantise_rows
+from training.networks.text import MAX_TOKENS, TextTower, quantise_rows, recall
 from training.vocabulary import EMOJI, build_tokenizer, encode_rows, select_tokens
 
 pytestmark = pytest.mark.timeout(600)  # seconds on an idle core, minutes where others want it too
@@ -108,6 +108,24 @@ def test_snapping_the_table_makes_torch_and_int8_agree() -> None:
     tower.snap_table()
     small, scale = quantise_rows(tower.table.weight.detach())
     assert torch.allclose(small * scale, tower.table.weight, atol=1e-7)
+
+
+def test_a_remembered_sentence_stays_and_a_stranger_comes_nearer() -> None:
+    generator = torch.Generator().manual_seed(3)
+    memory = torch.nn.functional.normalize(torch.randn(20, 32, generator=generator), dim=1)
+    assert torch.allclose(recall(memory, memory), memory, atol=1e-3)
+    stranger = torch.nn.functional.normalize(memory[:1] + 0.8 * memory[1:2], dim=1)
+    before, after = (x @ memory[0] for x in (stranger, recall(stranger, memory)))
+    assert float(after) > float(before) + 0.05
+
+
+def test_a_tower_with_a_memory_is_kept_and_exported(trained: Path, tmp_path: Path) -> None:
+    tower, tokenizer = load_text_tower(trained)
+    assert tower.dims["memory_rows"] == 200
+    save_text_tower(tower, tokenizer, tmp_path)
+    again, _ = load_text_tower(tmp_path)
+    texts = ["smiling", "a livid man"]
+    assert torch.equal(embed_texts(again, tokenizer, texts), embed_texts(tower, tokenizer, texts))
 
 
 def test_meaning_of_captions() -> None:
