@@ -37,12 +37,7 @@ def write_bundle(
         BundleError: bundle-invalid, before anything is replaced.
     """
     target = Path(directory)
-    if target.exists() and not (target / MANIFEST_NAME).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise BundleError(
-            "bundle-invalid",
-            f"{target} exists and is no bundle; it would be lost.",
-            "Name another folder for the bundle, or empty that one first.",
-        )
+    check_place(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     try:
@@ -66,6 +61,20 @@ def write_bundle(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def check_place(target: Path) -> None:
+    """Refuse a place where something else than a bundle stands; for those who want to know before long work.
+
+    Raises:
+        BundleError: bundle-invalid.
+    """
+    if target.exists() and not (target / MANIFEST_NAME).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise BundleError(
+            "bundle-invalid",
+            f"{target} exists and is no bundle; it would be lost.",
+            "Name another folder for the bundle, or empty that one first.",
+        )
 
 
 def _share(path: Path, data: bytes, digest: str) -> None:

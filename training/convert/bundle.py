@@ -4,6 +4,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.bundle.writer import check_place
 from training.convert.card import write_card
 from training.convert.fitting import require_fit, require_whole
 from training.convert.sources import Found, Report, Sources, read_sources
@@ -40,6 +41,7 @@ def convert(sources: Sources, wishes: Wishes, report: Report) -> Path:
     Raises: DataError for what is missing or does not fit, CheckpointMismatchError, DamagedCheckpointError, ParityError;
     BundleError where something else stands at the bundle's place.
     """
+    check_place(wishes.out)
     found = read_sources(sources)
     for part, told in found.told.items():
         report(f"{part}: {told}")

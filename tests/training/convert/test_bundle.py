@@ -11,9 +11,7 @@ from PIL import Image
 
 from model.animator import Animator
 from services.jobs.contract import AnimationOptions
-from tests.training.convert.conftest import name_options
 from tests.training.convert.foreign import SMALL
-from tests.training.photos.conftest import run_command
 from training.checkpoints.encoders import read_encoder
 from training.checkpoints.generators import read_generator
 from training.checkpoints.official_motion import read_motion
@@ -126,12 +124,3 @@ def test_float16_is_measured_and_refused_where_it_shows(files, tmp_path, monkeyp
         monkeypatch.setattr(photo_export, "LEAST_PSNR_DB", 200.0)
         with pytest.raises(ParityError, match=r"in float16 .* dB .*--precision fp32"):
             export_synthesis(generator, export, ws)
-
-
-def test_something_else_at_its_place_is_kept(files, tmp_path, monkeypatch):
-    (tmp_path / "letters").mkdir()
-    (tmp_path / "letters" / "dear.txt").write_text("…")
-    result = run_command("convert", *name_options(files), "--out", tmp_path / "letters")
-    assert result.exit_code == 1
-    assert "exists and is no bundle" in result.stderr
-    assert (tmp_path / "letters" / "dear.txt").exists()

@@ -145,3 +145,13 @@ def test_odd_commands_are_refused(files, tmp_path):
     result = run_command("convert", "--generator", tmp_path / "gone.pt", "--out", tmp_path / "b")
     assert result.exit_code == 1
     assert f"{tmp_path / 'gone.pt'} does not exist" in result.stderr
+
+
+def test_something_else_at_its_place_is_kept(files, tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("…")
+    result = run_command("convert", *name_options(files), "--out", tmp_path / "letters")
+    assert result.exit_code == 1
+    assert "exists and is no bundle" in result.stderr
+    assert result.stdout == "", "that is said before anything is read"
+    assert (tmp_path / "letters" / "dear.txt").exists()
