@@ -128,7 +128,12 @@ def _list_builders() -> Iterator[tuple[Name, Callable[..., Any]]]:
 BUILDERS = dict(_list_builders())
 """What a file may have built, by the name it has there."""
 RECONSTRUCTOR = Name("copyreg", "_reconstructor")
-INERT = {RECONSTRUCTOR, Name("builtins", "object"), Name("__builtin__", "object")}
+INERT = {
+    RECONSTRUCTOR,
+    Name("builtins", "object"),
+    Name("__builtin__", "object"),
+    *(Name("torch", name) for name, value in vars(torch).items() if isinstance(value, torch.dtype)),
+}
 """Names that may stand in a file and that no builder of their own stands for."""
 EXPLAINED = {
     "dnnlib.tflib": "it is a TensorFlow network of NVIDIA's first repositories: convert it with legacy.py of "
@@ -158,7 +163,7 @@ class _NetworkMachine(Machine):
 
     def find(self, name: Name) -> Any:
         """Give what stands for a name."""
-        if name in INERT or (name.module == "torch" and isinstance(getattr(torch, name.name, None), torch.dtype)):
+        if name in INERT:
             return name
         for prefix, explanation in EXPLAINED.items():
             if name.module.startswith(prefix):
