@@ -82,6 +82,9 @@ def read_sources(sources: Sources) -> Found:
     if sources.identity is not None:
         found.identity = read_identity(sources.identity)
         found.note("identity", sources.identity, KINDS["ir-se50"].described, "ir-se50")
+    order = [part for part in (*PARTS, "identity") if part in found.told]  # they were read in another one
+    found.told = {part: found.told[part] for part in order}
+    found.origins = {part: found.origins[part] for part in order}
     return found
 
 
