@@ -184,6 +184,7 @@ class Sample(BaseModel):
 
     name: str
     url: str
+    model: str | None = Field(description="The model whose kind of face it is; null: any that has none of its own.")
 
 
 class SampleList(BaseModel):

@@ -66,13 +66,23 @@ def make_policy(media_origin: str) -> str:
     )
 
 
-def find_samples(samples_dir: Path) -> list[dict[str, str]]:
-    """Return the sample faces by file name."""
+def find_samples(samples_dir: Path) -> list[dict[str, str | None]]:
+    """Return the sample faces by file name: those of the folder itself, then those of its folders, each for a model."""
     if not samples_dir.is_dir():
         return []
-    files = sorted(path.name for path in samples_dir.iterdir() if path.is_file())
+    folders = sorted(path for path in samples_dir.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [*_find_in(samples_dir, None), *(sample for folder in folders for sample in _find_in(folder, folder.name))]
+
+
+def _find_in(folder: Path, model: str | None) -> list[dict[str, str | None]]:
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    place = "/samples" if model is None else f"/samples/{model}"
     return [
-        {"name": Path(name).stem.replace("-", " ").replace("_", " ").title(), "url": f"/samples/{name}"}
+        {
+            "name": Path(name).stem.replace("-", " ").replace("_", " ").title(),
+            "url": f"{place}/{name}",
+            "model": model,
+        }
         for name in files
         if Path(name).suffix.lower() in _SAMPLE_SUFFIXES and "strip" not in name and not name.startswith(".")
     ]

@@ -25,6 +25,7 @@ let face = null; // {kind: "file", blob, name, url, sample} or {kind: "sampled"}
 let stopWatching = () => {};
 let shown = null; // the job on the stage
 let models = [];
+let samples = [];
 let takes = readTakes();
 
 function showProblem(error) {
@@ -81,9 +82,18 @@ function makeSampleTile(sample) {
 }
 
 async function loadSamples() {
-  const { data } = await call("/samples");
-  $("samples").replaceChildren(...data.map(makeSampleTile));
-  if (!face && data.length && !location.hash) $("samples").firstElementChild.click();
+  ({ data: samples } = await call("/samples"));
+  showSamples();
+  if (!face && !location.hash) $("samples").firstElementChild?.click();
+}
+
+/** Offer the chosen model's own kind of faces; a sample of another kind gives way to the first of them. */
+function showSamples() {
+  const own = samples.filter(({ model }) => model && model === $("model").value);
+  const offered = own.length ? own : samples.filter(({ model }) => !model);
+  $("samples").replaceChildren(...offered.map(makeSampleTile));
+  const shown = face?.sample && [...$("samples").children].findIndex((_, place) => offered[place].url === face.url);
+  if (face?.sample) $("samples").children[Math.max(shown, 0)]?.click();
 }
 
 // ---- the sentence ---------------------------------------------------------------------------------------------
@@ -115,6 +125,7 @@ async function loadModels() {
   $("model").replaceChildren(...models.map(({ id }) => new Option(id, id)));
   $("model-field").hidden = models.length < 2;
   showPresets();
+  showSamples();
 }
 
 function showDials() {
@@ -348,6 +359,7 @@ $("prompt").addEventListener("input", markPreset);
 $("intensity").addEventListener("input", showDials);
 $("duration").addEventListener("input", showDials);
 $("model").addEventListener("change", showPresets);
+$("model").addEventListener("change", showSamples);
 $("cancel").addEventListener("click", cancel);
 $("video").addEventListener("error", () => {
   if ($("stage").dataset.show === "video") showProblem(new Problem("This browser can't play the film.", "Download it."));

@@ -230,6 +230,8 @@ def test_page_and_samples(serve: Callable[..., TestClient], tmp_path: Path) -> N
     samples.mkdir()
     for name in ("ada.png", "ben-b.jpg", "ada-strip.png", "notes.txt", ".hidden.png"):
         samples.joinpath(name).write_bytes(encode(make_photo()))
+    samples.joinpath("anime").mkdir()
+    samples.joinpath("anime", "yuki.png").write_bytes(encode(make_photo()))
     client = serve(samples_dir=samples)
     page = client.get("/")
     assert page.status_code == 200
@@ -241,7 +243,12 @@ def test_page_and_samples(serve: Callable[..., TestClient], tmp_path: Path) -> N
     assert script.headers["Cache-Control"] == "no-cache"
     assert client.get("/page/app.js", headers={"If-None-Match": script.headers["ETag"]}).status_code == 304
     listed = client.get("/samples").json()["data"]
-    assert listed == [{"name": "Ada", "url": "/samples/ada.png"}, {"name": "Ben B", "url": "/samples/ben-b.jpg"}]
+    assert listed == [
+        {"name": "Ada", "url": "/samples/ada.png", "model": None},
+        {"name": "Ben B", "url": "/samples/ben-b.jpg", "model": None},
+        {"name": "Yuki", "url": "/samples/anime/yuki.png", "model": "anime"},
+    ]
+    assert client.get(listed[2]["url"]).status_code == 200
     assert client.get(listed[0]["url"]).content == encode(make_photo())
     expect_problem(client.get("/samples/%2e%2e/bundles/human/manifest.json"), 404, "not-found")
 
