@@ -22,7 +22,6 @@ from model.bundle.reader import find_bundle
 Frames = NDArray[np.uint8]
 Rows = NDArray[np.float32]
 PROMPTS = ("smiling", "winking", "laughing out loud", "looks left, then looks right")
-FRAMES, FPS = 48, 24
 # Share of synthesis work in the layers that ws[:k] feed, by k.
 Shares = Sequence[float]
 
@@ -43,16 +42,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.reuse", description=__doc__)
     parser.add_argument("--model", default="human", help="id of the bundle (default: %(default)s)")
     parser.add_argument("--faces", type=int, default=2, help="sampled faces, each with every prompt (default: 2)")
+    parser.add_argument("--frames", type=int, default=48, help="frames of a film: fewer is faster motion (default: 48)")
+    parser.add_argument("--intensity", type=float, default=1.0, help="of every motion, up to 2 (default: 1)")
+    parser.add_argument("--only", default="", help="ways whose name holds these words")
     arguments = parser.parse_args()
     animator = Animator.from_bundle(find_bundle(load_settings().bundles_dir, arguments.model), ("cpu",), threads=1)
 
-    ways = list_ways(animator)
+    ways = [way for way in list_ways(animator) if arguments.only in way.name]
     scores: dict[str, list[tuple[float, float]]] = {way.name: [] for way in ways}
     repeated = []
     for seed in range(arguments.faces):
         face = animator.sample_face(seed)
         for prompt in PROMPTS:
-            motion = animator.move(face, prompt, FRAMES, seed)
+            motion = animator.move(face, prompt, arguments.frames, seed, arguments.intensity)
             ws = face.ws[None] + motion.delta_ws
             full = draw(animator, ws)
             repeated.append(np.mean((full[1:] == full[:-1]).all(axis=(1, 2, 3))))
@@ -60,7 +62,7 @@ def main() -> None:
                 scores[way.name] += [measure(*pair) for pair in zip(way.draw(ws, full), full, strict=True)]
             sys.stderr.write(f"face {seed}, {prompt}\n")
     films = arguments.faces * len(PROMPTS)
-    sys.stdout.write(f"{films} films of {FRAMES} frames at {FPS} frames/s, {animator.manifest.resolution} px; ")
+    sys.stdout.write(f"{films} films of {arguments.frames} frames, {animator.manifest.resolution} px; ")
     sys.stdout.write(f"{100 * float(np.mean(repeated)):.1f} % of the frames are the one before, bit for bit.\n\n")
     sys.stdout.write("| instead of drawing all | work saved | PSNR worst, median | SSIM worst, median |\n")
     sys.stdout.write("| --- | --- | --- | --- |\n")
