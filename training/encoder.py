@@ -135,7 +135,8 @@ class FactorStage:
         torch.manual_seed(recipe.seed)
         self.recipe, self.pool, self.steps, self.ema_decay = recipe, pool, recipe.steps, recipe.ema_decay
         self.size_px, self.device = size_px, device
-        self.modules = nn.ModuleDict({"trunk": build_trunk(recipe), "head": build_factor_head(recipe)}).to(device)
+        self.trunk, self.head = build_trunk(recipe), build_factor_head(recipe)
+        self.modules = nn.ModuleDict({"trunk": self.trunk, "head": self.head}).to(device)
         self.modules.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare it
         self.optimizers = build_optimizers([self.modules], recipe.lr)
         self.held_pictures = to_pictures(held_out.pictures[:256], size_px, device)

@@ -106,7 +106,7 @@ class Run:
         def build() -> FactorStage:
             stage = FactorStage(recipe, self.pool(), self.held_out_pool(), size_px, self.device)
             if (start := self._start()) is not None:
-                shipped.load_reader(start, stage.modules["trunk"], stage.modules["head"])
+                shipped.load_reader(start, stage.trunk, stage.head)
             return stage
 
         self._train("encoder", recipe.steps, recipe, build)

@@ -72,7 +72,7 @@ def load_generator(bundle: Path, generator: Generator) -> None:
         "torgb": ("torgb", synthesis.torgb),
     }
     for i, block in enumerate(cast("list[SynthesisBlock]", synthesis.blocks)):
-        parts = {"conv0": block.conv0, "conv1": block.conv1, "torgb": block.torgb}
+        parts: dict[str, SynthesisLayer | ToRGB] = {"conv0": block.conv0, "conv1": block.conv1, "torgb": block.torgb}
         layers |= {f"blocks.{i}.{j}": (f"blocks.{i}.{name}", part) for j, (name, part) in enumerate(parts.items())}
     for stored, (name, layer) in layers.items():
         weight, bias = (take(drawing, f"{stored}.{part}", bundle) for part in ("weight", "bias"))
