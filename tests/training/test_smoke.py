@@ -4,15 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from model.animator import Animator
-from training import stages
 from training.cli import app
-from training.errors import CheckpointMismatchError, DataError
-from training.recipes import RECIPES, SMOKE, InversionRecipe
-from training.restore import restore_run
+from training.recipes import SMOKE, InversionRecipe
 from training.stages import MissingStageError, Run
 
 
@@ -77,62 +73,6 @@ def test_export_refuses_another_text_tower(run):
         Run(SMOKE, folder).export(folder / "other")
     mark.write_text(kept)
     assert not (folder / "other").exists()
-
-
-@pytest.mark.timeout(300)
-def test_a_bundle_becomes_a_run_again(run, tmp_path):
-    _, folder, _ = run
-    result = CliRunner().invoke(
-        app, ["restore", "--recipe", "smoke", "--bundle", str(folder / "bundle"), "--out", str(tmp_path / "again")]
-    )
-    assert result.exit_code == 0, result.output
-    restored = Run(SMOKE, tmp_path / "again")
-    for pool in ("renders", "renders-held", "renders-expressed"):
-        (restored.folder / pool).symlink_to(folder / pool)
-    restored.export(tmp_path / "bundle")
-    first, second = (
-        Animator.from_bundle(path, providers=("cpu",), threads=1) for path in (folder / "bundle", tmp_path / "bundle")
-    )
-    picture = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
-    faces = [animator.invert(picture) for animator in (first, second)]
-    largest = np.abs(faces[0].ws).max()
-    assert np.abs(faces[0].ws - faces[1].ws).max() < 1e-2 * largest
-    moved = [a.move(face, "smiling", frames=5, seed=3).delta_ws for a, face in zip((first, second), faces, strict=True)]
-    assert np.abs(moved[0] - moved[1]).max() < 2e-2 * np.abs(moved[0]).max()
-    drawn = [
-        np.concatenate(list(a.draw(faces[0], first.move(faces[0], "smiling", frames=2, seed=3)))).astype(int)
-        for a in (first, second)
-    ]
-    assert np.abs(drawn[0] - drawn[1]).max() <= 4
-    assert restored.read_figures() == first.manifest.made_by["measured"]
-
-
-def test_restore_refuses_a_folder_that_holds_a_run_and_another_size(run, tmp_path):
-    _, folder, _ = run
-    with pytest.raises(DataError, match="holds a run already"):
-        restore_run(Run(SMOKE, folder), folder / "bundle")
-    with pytest.raises(CheckpointMismatchError, match="here it is"):
-        restore_run(Run(RECIPES["human-128"], tmp_path), folder / "bundle")
-    with pytest.raises(DataError, match="of the domain human"):
-        restore_run(Run(RECIPES["dog-256"], tmp_path), folder / "bundle")
-
-
-def test_a_recipe_starts_from_a_bundle(run, tmp_path, monkeypatch):
-    made, folder, _ = run
-    monkeypatch.setattr(stages, "BUNDLES", folder)
-    phases = tuple(dataclasses.replace(phase, steps=1, lr=0.0) for phase in SMOKE.generator.phases[:1])
-    recipe = dataclasses.replace(
-        SMOKE, starts_from="bundle", generator=dataclasses.replace(SMOKE.generator, phases=phases)
-    )
-    started = Run(recipe, tmp_path, lambda line: None)
-    for pool in ("renders", "renders-held", "renders-expressed"):
-        (tmp_path / pool).symlink_to(folder / pool)
-    started.generator()
-    started.language()
-    assert started.hash_text() == made.hash_text()
-    factors = torch.from_numpy(np.array(made.held_out_pool().factors[:2]))
-    with torch.no_grad():
-        assert torch.allclose(started.load_generator()(factors), made.load_generator()(factors), atol=0.02)
 
 
 def test_a_stage_without_its_predecessor_says_so(tmp_path):

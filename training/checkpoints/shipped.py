@@ -58,13 +58,14 @@ def load_generator(bundle: Path, generator: Generator) -> None:
 
     Raises: BundleError; CheckpointMismatchError where the bundle's generator has another shape or form.
     """
-    mapping, drawing = read_constants(bundle, "mapping"), read_constants(bundle, "synthesis")
-    state = generator.state_dict()
-    # the two biases that are added up learn alike, and the exporter keeps one of two equal constants
-    mapping.setdefault("generator.mapping.skip.bias", take(mapping, "generator.mapping.fc1.bias", bundle))
-    for name in ("fc0", "fc1", "skip"):
-        for part in ("weight", "bias"):
-            state[f"mapping.{name}.{part}"] = take(mapping, f"generator.mapping.{name}.{part}", bundle)
+    drawing, state = read_constants(bundle, "synthesis"), generator.state_dict()
+    # the motion speaks through the generator's mapping, and its graph keeps every layer of it
+    for name, (weight, bias) in zip(
+        MAPPING_LAYERS, _gemms(read_graph(bundle, "motion"))[len(MOTION_LAYERS) :], strict=True
+    ):
+        layer = getattr(generator.mapping, name)
+        state |= {f"mapping.{name}.weight": weight / layer.gain, f"mapping.{name}.bias": bias / layer.bias_gain}
+    state["synthesis.const"] = take(drawing, "const", bundle)
     synthesis = generator.synthesis
     state["synthesis.const"] = take(drawing, "const", bundle)
     layers: dict[str, tuple[str, SynthesisLayer | ToRGB]] = {
