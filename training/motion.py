@@ -60,23 +60,6 @@ def tabulate_targets(captions: Sequence[Caption]) -> Targets:
     return Targets(*(torch.from_numpy(part) for part in (goals, moved, strengths, cyclic)))
 
 
-def group_alike(captions: Sequence[Caption]) -> list[np.ndarray]:
-    """Give for each caption the places of those that ask for the same expressions at about the same strengths.
-
-    Sentences that ask for nothing mean nothing in common: each stands alone.
-    """
-    groups: dict[object, list[int]] = {}
-    for place, caption in enumerate(captions):
-        asked = tuple((name, round(2 * strength)) for name, strength in caption.targets)
-        groups.setdefault(asked or place, []).append(place)
-    shared: list[np.ndarray] = [np.empty(0)] * len(captions)
-    for places in groups.values():
-        members = np.array(places)
-        for place in places:
-            shared[place] = members
-    return shared
-
-
 def amplitude(progress: Tensor, cyclic: Tensor) -> Tensor:
     """Give how far a motion has come: a smoothstep, or up, a moment at the top, and back for cyclic ones.
 
@@ -151,7 +134,6 @@ class MotionStage:
         captions = [sample_caption(rng) for _ in range(recipe.captions)]
         self.texts = embed_texts([caption.text for caption in captions])
         self.targets = tabulate_targets(captions)
-        self.alike = group_alike(captions)
         with torch.no_grad():
             self.faces = torch.cat([tower.project(part.features[200:]) for part in faces])
             self.factors = torch.cat([part.factors[200:] for part in faces])
@@ -174,7 +156,7 @@ class MotionStage:
         batch = self.recipe.batch
         chosen = torch.from_numpy(rng.choice(len(self.texts), batch))
         rows = torch.from_numpy(rng.choice(len(self.faces), batch))
-        texts, faces = self._mix(chosen, rng), self.faces[rows]
+        texts, faces = self.texts[chosen], self.faces[rows]
         # near sentences and near faces mean about the same
         texts = self._shake(texts, rng, self.recipe.text_noise)
         faces = self._shake(faces, rng, self.recipe.face_noise)
@@ -197,19 +179,6 @@ class MotionStage:
             loss = loss + sum(drawn.values())
             figures |= {name: float(value.detach()) for name, value in drawn.items()}
         return loss, figures
-
-    def _mix(self, chosen: Tensor, rng: np.random.Generator) -> Tensor:
-        """Move some sentences towards others that ask for the same: what lies between them means it too.
-
-        Shapes: chosen [N] → [N,embed_dim], unit norm.
-        """
-        texts = self.texts[chosen]
-        if not self.recipe.text_mix:
-            return texts
-        partners = [rng.choice(self.alike[int(place)]) for place in chosen]
-        share = rng.uniform(0, 1, len(chosen)) * (rng.random(len(chosen)) < self.recipe.text_mix)
-        shares = torch.from_numpy(share.astype(np.float32))[:, None]
-        return nn.functional.normalize(torch.lerp(texts, self.texts[torch.tensor(partners)], shares), dim=1)
 
     def _look(
         self,

@@ -8,7 +8,7 @@ from training.faces.captions import Caption
 from training.faces.expressions import apply_expression
 from training.faces.parameters import EXPRESSION_FACTORS, encode, sample_parameters
 from training.generator import build_generator
-from training.motion import amplitude, build_motion_network, group_alike, move_factors, tabulate_targets, teach
+from training.motion import amplitude, build_motion_network, move_factors, tabulate_targets, teach
 from training.networks.motion import PaperMotion, envelopes
 from training.recipes import SMOKE
 
@@ -204,10 +204,3 @@ def test_teach_is_a_change():
     table = tabulate_targets([Caption("", (("angry", 1.0),))])
     change = teach(factors, table, torch.ones(1), torch.linspace(0, 1, 9)[None])
     assert torch.allclose(change[0] + factors[0, :15], frames[:, :15], atol=1e-6)
-
-
-def test_sentences_that_ask_for_the_same_are_alike_and_still_ones_stand_alone():
-    smile, other = Caption("a", (("smile", 1.0),)), Caption("b", (("smile", 1.1),))
-    faint, still = Caption("c", (("smile", 0.5),)), Caption("d", ())
-    alike = group_alike([smile, still, other, faint, still])
-    assert [list(places) for places in alike] == [[0, 2], [1], [0, 2], [3], [4]]

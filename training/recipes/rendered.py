@@ -100,7 +100,6 @@ class MotionRecipe:
     captions: int = 24_000
     frames: tuple[int, int] = (8, 20)  # fewest, most + 1
     text_noise: float = 0.7
-    text_mix: float = 0.0  # share of sentences that move towards another one that asks for the same
     face_noise: float = 0.1
     floor: float = 0.15  # of the mean teacher's size, under the divisor of the loss
     read_weight: float = 2.0
