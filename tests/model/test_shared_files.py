@@ -138,4 +138,4 @@ def test_graphs_of_one_file_are_opened_once_and_give_their_own_outputs(tiny_bund
         np.testing.assert_allclose(
             together[graph].run(image=picture)[output], apart[graph].run(image=picture)[output], atol=1e-6
         )
-    assert together["encoder"]._session is together["image"]._session  # type: ignore[attr-defined]
+    assert together["encoder"]._engine is together["image"]._engine  # type: ignore[attr-defined]
