@@ -8,6 +8,7 @@ Must not import: services, worker.
 """
 
 import argparse
+import contextlib
 import importlib
 import json
 import sys
@@ -86,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("cases", nargs="+", type=Path, metavar="CASE_DIR", help="a folder with spec.json and case.npz")
     for folder in parser.parse_args(arguments).cases:
         try:
-            line = run(folder)
+            with contextlib.redirect_stdout(sys.stderr):  # what libraries say is no part of the answer
+                line = run(folder)
         except TrainingError as error:
             sys.stderr.write(f"{error}\n")
             return 1
