@@ -68,15 +68,12 @@ def load_generator(bundle: Path, generator: Generator) -> None:
     state["synthesis.const"] = take(drawing, "const", bundle)
     synthesis = generator.synthesis
     state["synthesis.const"] = take(drawing, "const", bundle)
-    layers: dict[str, tuple[str, SynthesisLayer | ToRGB]] = {
-        "conv1": ("conv1", synthesis.conv1),
-        "torgb": ("torgb", synthesis.torgb),
-    }
+    layers: dict[str, SynthesisLayer | ToRGB] = {"conv1": synthesis.conv1, "torgb": synthesis.torgb}
     for i, block in enumerate(cast("list[SynthesisBlock]", synthesis.blocks)):
-        parts: dict[str, SynthesisLayer | ToRGB] = {"conv0": block.conv0, "conv1": block.conv1, "torgb": block.torgb}
-        layers |= {f"blocks.{i}.{j}": (f"blocks.{i}.{name}", part) for j, (name, part) in enumerate(parts.items())}
-    for stored, (name, layer) in layers.items():
-        weight, bias = (take(drawing, f"{stored}.{part}", bundle) for part in ("weight", "bias"))
+        names = (f"blocks.{i}.conv0", f"blocks.{i}.conv1", f"blocks.{i}.torgb")
+        layers |= zip(names, (block.conv0, block.conv1, block.torgb), strict=True)
+    for name, layer in layers.items():
+        weight, bias = (take(drawing, f"{name}.{part}", bundle) for part in ("weight", "bias"))
         if isinstance(layer, SynthesisLayer):
             weight = weight.transpose(0, 1) if layer.up else weight
             bias = bias / SQRT2
@@ -84,7 +81,7 @@ def load_generator(bundle: Path, generator: Generator) -> None:
             weight = weight[:, :, None, None]
         state[f"synthesis.{name}.weight"] = weight / layer.gain
         state[f"synthesis.{name}.bias"] = bias
-        state |= unfold_linear(drawing, f"{stored}.affine", f"synthesis.{name}.affine", layer.affine, bundle)
+        state |= unfold_linear(drawing, f"{name}.affine", f"synthesis.{name}.affine", layer.affine, bundle)
     load(generator, state, bundle)
 
 
