@@ -12,7 +12,9 @@ from bench.machine import describe_machine
 from bench.report import Figure, to_json, to_markdown, write_between_marks
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("frames", "service", "install")
+PARTS = ("frames", "service", "install", "synthesis")  # the last one may bring OpenVINO in, which would run the others
+OPENVINO = Path(sys.prefix) / "openvino"
+"""Where `make bench` installs OpenVINO: beside the environment's packages, not among them."""
 
 
 def main() -> None:
@@ -45,6 +47,7 @@ def main() -> None:
 def _measurers(model: str) -> dict[str, Callable[[], list[Figure]]]:
     return {
         "frames": lambda: _measure_frames(model),
+        "synthesis": _measure_synthesis,
         "service": lambda: _measure_service(model),
         "install": measure_install,
     }
@@ -58,6 +61,14 @@ def _measure_frames(model: str) -> list[Figure]:
 
     settings = load_settings()
     return measure_frames(Animator.from_bundle(find_bundle(settings.bundles_dir, model), ("cpu",), threads=1))
+
+
+def _measure_synthesis() -> list[Figure]:
+    if OPENVINO.is_dir():
+        sys.path.append(str(OPENVINO))
+    from bench.synthesis import measure_synthesis
+
+    return measure_synthesis()
 
 
 def _measure_service(model: str) -> list[Figure]:
