@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from model.animator import Animator
 from model.bundle.reader import read_manifest
 from training.evaluator import measure
-from training.evaluator.fit import weights_path
-from training.evaluator.network import FactorReader, to_reader_input
+from training.evaluator.fit import load_reader, weights_path
+from training.evaluator.network import to_reader_input
 from training.faces.domains import find_domain
 from training.faces.expressions import CYCLIC, EXPRESSIONS, GATE_NAMES, apply_expression
 from training.faces.parameters import Parameters, sample_parameters
@@ -48,9 +47,7 @@ class Judge:
                 f"there is no reader for the domain {domain!r}: make it with "
                 f"`python -m training.evaluator.fit --domain {domain}`"
             )
-        self.reader = FactorReader()
-        self.reader.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
-        self.reader.eval()
+        self.reader = load_reader(weights).eval()
 
     def read(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Read uint8 frames [T,H,W,3] → expression readings [T,15], identity features [T,64]."""

@@ -99,23 +99,13 @@ class OrtEngine:
 
     def __init__(self, graph: str, session: Any, provider: str) -> None:
         self._graph, self._session, self._provider = graph, session, provider
-        self._inputs = [_describe(value) for value in session.get_inputs()]
-        self._outputs = [_describe(value) for value in session.get_outputs()]
+        self.inputs: Sequence[Tensor] = [_describe(value) for value in session.get_inputs()]
+        self.outputs: Sequence[Tensor] = [_describe(value) for value in session.get_outputs()]
 
     @property
     def provider(self) -> str:
         """The provider that really runs it."""
         return self._provider
-
-    @property
-    def inputs(self) -> Sequence[Tensor]:
-        """What the file takes."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> Sequence[Tensor]:
-        """What the file gives."""
-        return self._outputs
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the named outputs. Raises: as Engine says."""
@@ -149,7 +139,7 @@ class RecordedEngine(OrtEngine):
         self._lock = threading.Lock()
 
     def _run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> dict[str, Array]:
-        check_call(self._graph, self._inputs, inputs)
+        check_call(self._graph, self.inputs, inputs)
         batch = len(next(iter(inputs.values())))
         with self._lock:
             try:
@@ -171,10 +161,10 @@ class RecordedEngine(OrtEngine):
         batch = len(next(iter(inputs.values())))
         binding, taken, given = self._session.io_binding(), {}, {}
         make = self._runtime.OrtValue
-        for tensor in self._inputs:
+        for tensor in self.inputs:
             taken[tensor.name] = make.ortvalue_from_numpy(inputs[tensor.name], self._device, 0)
             binding.bind_ortvalue_input(tensor.name, taken[tensor.name])
-        for tensor in self._outputs:
+        for tensor in self.outputs:
             shape = [batch, *tensor.shape[1:]]
             given[tensor.name] = make.ortvalue_from_shape_and_type(shape, tensor.dtype, self._device, 0)
             binding.bind_ortvalue_output(tensor.name, given[tensor.name])

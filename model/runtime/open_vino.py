@@ -50,28 +50,18 @@ class OpenVinoEngine:
 
             core = openvino.Core()
             model = core.read_model(source.data, b"")
-            self._inputs = [_describe(port) for port in model.inputs]
-            self._outputs = [_describe(port) for port in model.outputs]
-            model.reshape({tensor.name: openvino.PartialShape(_one_of(tensor)) for tensor in self._inputs})
+            self.inputs: Sequence[Tensor] = [_describe(port) for port in model.inputs]
+            self.outputs: Sequence[Tensor] = [_describe(port) for port in model.outputs]
+            model.reshape({tensor.name: openvino.PartialShape(_one_of(tensor)) for tensor in self.inputs})
             compiled = core.compile_model(model, _DEVICE, _configure(core, source, threads, tuning))
             self._request = compiled.create_infer_request()
         except Exception as error:  # OpenVINO raises RuntimeError for all it dislikes; this is the boundary to it
             raise ProviderFailedError.from_error(error) from error
         self._lock = threading.Lock()  # a request is not to be shared, and uses all its threads anyway
 
-    @property
-    def inputs(self) -> Sequence[Tensor]:
-        """What the file takes."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> Sequence[Tensor]:
-        """What the file gives."""
-        return self._outputs
-
     def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the named outputs, worked out one picture after another. Raises: as Engine says."""
-        check_call(self._graph, self._inputs, inputs)
+        check_call(self._graph, self.inputs, inputs)
         return run_in_pieces(lambda one: self._run(outputs, one), inputs, 1)
 
     def _run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> dict[str, Array]:

