@@ -25,6 +25,7 @@ from services.jobs.contract import (
     json_safe,
 )
 from services.jobs.database import Clock, Database
+from services.jobs.outbox import announce
 from services.jobs.tables import jobs, record_from_row
 
 DEFAULT_RESULT_TTL_S = 7 * 86_400
@@ -300,6 +301,8 @@ class Attempts(Database):
         changed = connection.execute(statement.values(self._completed(values | {"revision": jobs.c.revision + 1}, now)))
         if changed.rowcount != 1:
             raise LeaseLost(lease.record.id)
+        if values.get("state") in TERMINAL_STATES and lease.record.options.webhook is not None:
+            announce(connection, [lease.record.id], now)
 
     @staticmethod
     def _held_row(connection: Connection, lease: Lease, now: datetime) -> sa.Row[*tuple[Any, ...]]:

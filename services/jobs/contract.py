@@ -109,6 +109,26 @@ class FaceChoice(BaseModel):
         return self
 
 
+class WebhookEvent(StrEnum):
+    """What a webhook tells: that a job has ended, and how."""
+
+    SUCCEEDED = "animation.succeeded"
+    FAILED = "animation.failed"
+    CANCELED = "animation.canceled"
+    EXPIRED = "animation.expired"
+
+
+class WebhookOptions(BaseModel):
+    """Whom to tell when the job has ended."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(max_length=2048, description="https, a public address, no redirect.")
+    events: list[WebhookEvent] = Field(
+        default_factory=lambda: list(WebhookEvent), min_length=1, max_length=4, description="Default: every end."
+    )
+
+
 class AnimationOptions(BaseModel):
     """What to animate and how; everything of a request but the picture. Stored with the job as JSON."""
 
@@ -136,6 +156,7 @@ class AnimationOptions(BaseModel):
         None, description="Which face; default: the largest, unless another is nearly as large."
     )
     output: OutputOptions = OutputOptions()
+    webhook: WebhookOptions | None = Field(None, description="Called once the job has ended.")
     metadata: dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], MetadataText] = Field(
         default_factory=dict, max_length=16
     )
@@ -251,6 +272,7 @@ class JobRecord(BaseModel):
     metrics: dict[str, float] = Field(default_factory=dict)
     error: JobError | None = None
     worker: str | None = None
+    traceparent: str | None = None
 
     @property
     def terminal(self) -> bool:

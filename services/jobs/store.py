@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection
 from services.errors import RequestError, TemporaryError
 from services.jobs.attempts import LeaseLost
 from services.jobs.contract import AnimationOptions, InputFacts, JobRecord, JobState, json_safe
+from services.jobs.outbox import announce
 from services.jobs.roster import Roster, WorkerRecord
 from services.jobs.sweeps import SweepReport, Sweeps, stored_keys
 from services.jobs.tables import PAGE_COLUMNS, idempotency, jobs, record_from_row
@@ -60,6 +61,7 @@ class JobStore(Sweeps, Roster):
         idempotency: tuple[str, str] | None = None,
         priority: int = 0,
         queue_limit: int | None = None,
+        traceparent: str | None = None,
         now: datetime | None = None,
     ) -> tuple[JobRecord, bool]:
         """Write the job as ``queued``, durably, and return it with True; or an earlier job of the same key with False.
@@ -68,6 +70,7 @@ class JobStore(Sweeps, Roster):
             idempotency: (the client's key, SHA-256 of its body), remembered for 24 h for each owner.
             priority: smaller runs sooner.
             queue_limit: refuse when so many jobs are queued already.
+            traceparent: W3C trace context, so that the worker's spans continue the request's trace.
 
         Raises: RequestError("idempotency-mismatch"), TemporaryError("queue-full"), TemporaryError("not-ready").
         """
@@ -105,6 +108,7 @@ class JobStore(Sweeps, Roster):
                         not_before=moment,
                         deadline_at=None if deadline_s is None else moment + timedelta(seconds=deadline_s),
                         metrics={},
+                        traceparent=traceparent,
                     )
                     .returning(*jobs.c)
                 )
@@ -286,7 +290,9 @@ class JobStore(Sweeps, Roster):
                 .where(*_ownership(job_id, owner), jobs.c.state == JobState.QUEUED)
                 .values(self._completed({"state": JobState.CANCELED, "revision": jobs.c.revision + 1}, now))
             )
-            if ended.rowcount == 0:
+            if ended.rowcount:
+                announce(connection, [job_id], now)
+            else:
                 connection.execute(
                     sa.update(jobs)
                     .where(

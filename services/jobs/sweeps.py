@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 
 from services.jobs.attempts import Attempts
 from services.jobs.contract import TERMINAL_STATES, JobError, JobState, json_safe
+from services.jobs.outbox import announce
 from services.jobs.tables import jobs
 
 SWEEP_BATCH = 500
@@ -103,7 +104,10 @@ class Sweeps(Attempts):
             .where(jobs.c.id.in_(ids), jobs.c.state == JobState.RUNNING, jobs.c.lease_expires_at <= now, where)
             .values(self._completed(values | {"revision": jobs.c.revision + 1}, now))
         )
-        return list(connection.execute(statement.returning(jobs.c.id)).scalars())
+        swept = list(connection.execute(statement.returning(jobs.c.id)).scalars())
+        if values["state"] in TERMINAL_STATES:
+            announce(connection, swept, now)
+        return swept
 
     def _expire(self, connection: Connection, now: datetime) -> list[str]:
         late = (
@@ -131,7 +135,9 @@ class Sweeps(Attempts):
             .where(jobs.c.id.in_(late), jobs.c.state == JobState.QUEUED)
             .values(self._completed(values, now))
         )
-        return list(connection.execute(statement.returning(jobs.c.id)).scalars())
+        expired = list(connection.execute(statement.returning(jobs.c.id)).scalars())
+        announce(connection, expired, now)
+        return expired
 
     @staticmethod
     def _outdated(connection: Connection, now: datetime) -> dict[str, list[str]]:

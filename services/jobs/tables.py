@@ -83,6 +83,7 @@ jobs = sa.Table(
     sa.Column("worker", sa.String(256)),
     sa.Column("token", sa.String(64)),
     sa.Column("lease_expires_at", UtcDateTime),
+    sa.Column("traceparent", sa.String(64)),  # W3C trace context of the request that made the job
     sa.Index(None, "state", "priority", "created_at", "id"),  # claim, queue position, counts
     sa.Index(None, "state", "lease_expires_at"),  # lapsed leases
     sa.Index(None, "state", "deadline_at"),
@@ -108,6 +109,66 @@ workers = sa.Table(
     sa.Column("name", sa.String(256), primary_key=True),
     sa.Column("beaten_at", UtcDateTime, nullable=False),
     sa.Column("facts", _json(), nullable=False),
+)
+
+# A client's keys. The key itself is never stored: its SHA-256 is, and 256 random bits need no slow hash.
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),  # stands in the key, so that it can be told in a log
+    sa.Column("owner", sa.String(128), nullable=False),
+    sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("scopes", _json(), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("revoked_at", UtcDateTime),
+    sa.Column("used_at", UtcDateTime),  # to the minute
+    sa.Index(None, "owner", "created_at"),
+)
+
+# What signs an owner's webhooks; two may live at once, so that receivers can change over.
+webhook_secrets = sa.Table(
+    "webhook_secrets",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("owner", sa.String(128), nullable=False),
+    sa.Column("secret", sa.String(128), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime),  # of the older one
+    sa.Index(None, "owner", "created_at"),
+)
+
+# The outbox: a row is written in the transaction that ends a job, and leaves when it was delivered or given up.
+webhook_deliveries = sa.Table(
+    "webhook_deliveries",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),  # the event's stable id: receivers drop repeats by it
+    sa.Column("job_id", sa.String(64), nullable=False),
+    sa.Column("owner", sa.String(128), nullable=False),
+    sa.Column("event", sa.String(64), nullable=False),
+    sa.Column("url", sa.String(2048), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),  # pending, delivered, failed
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("next_at", UtcDateTime, nullable=False),
+    sa.Column("delivered_at", UtcDateTime),
+    sa.Column("token", sa.String(64)),  # of the courier that has it in hand
+    sa.Column("lease_expires_at", UtcDateTime),
+    sa.Index(None, "state", "next_at"),
+    sa.Index(None, "job_id"),
+)
+
+# The delivery log: one row a try.
+webhook_tries = sa.Table(
+    "webhook_tries",
+    metadata,
+    sa.Column("delivery_id", sa.String(64), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("status", sa.Integer),  # of the receiver's answer
+    sa.Column("reason", sa.String(200)),  # why there was none
+    sa.Column("duration_s", sa.Float, nullable=False),
 )
 
 # A page carries no previews: a hundred pictures would be read to be thrown away.
@@ -143,4 +204,5 @@ def record_from_row(row: sa.RowMapping) -> JobRecord:
         metrics=row["metrics"],
         error=None if row["error"] is None else JobError.model_validate(row["error"]),
         worker=row["worker"],
+        traceparent=row["traceparent"],
     )
