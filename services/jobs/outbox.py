@@ -8,12 +8,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection
 from datetime import datetime
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from services.jobs.contract import TERMINAL_STATES
-from services.jobs.tables import jobs, webhook_deliveries
+from services.jobs.tables import jobs, webhook_deliveries, webhook_tries
 
 PENDING = "pending"
 DELIVERED = "delivered"
@@ -23,6 +24,11 @@ FAILED = "failed"
 def make_delivery_id() -> str:
     """Return a new event id, e.g. ``msg_3f9c…``; it stays the same over all tries of a delivery."""
     return "msg_" + secrets.token_hex(16)
+
+
+def name_receiver(url: str) -> str:
+    """Return who is called, as ``host:port``: several URLs of one server fail and recover together."""
+    return urlsplit(url).netloc.rpartition("@")[2].lower()[:320]
 
 
 def announce(connection: Connection, job_ids: Collection[str], now: datetime) -> None:
@@ -50,11 +56,26 @@ def announce(connection: Connection, job_ids: Collection[str], now: datetime) ->
                 "owner": job.owner,
                 "event": event,
                 "url": webhook["url"],
+                "receiver": name_receiver(webhook["url"]),
                 "state": PENDING,
                 "tries": 0,
                 "created_at": now,
+                "asked_at": now,
                 "next_at": now,
             }
         )
     if rows:
         connection.execute(sa.insert(webhook_deliveries), rows)
+
+
+def forget(connection: Connection, job_ids: Collection[str]) -> None:
+    """Remove the deliveries of these jobs with their logs; called in the transaction that removes the jobs."""
+    if not job_ids:
+        return
+    of_jobs = webhook_deliveries.c.job_id.in_(list(job_ids))
+    connection.execute(
+        sa.delete(webhook_tries).where(
+            webhook_tries.c.delivery_id.in_(sa.select(webhook_deliveries.c.id).where(of_jobs))
+        )
+    )
+    connection.execute(sa.delete(webhook_deliveries).where(of_jobs))

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 from services.errors import RequestError, TemporaryError
 from services.jobs.attempts import LeaseLost
 from services.jobs.contract import AnimationOptions, InputFacts, JobRecord, JobState, json_safe
-from services.jobs.outbox import announce
+from services.jobs.outbox import announce, forget
 from services.jobs.roster import Roster, WorkerRecord
 from services.jobs.sweeps import SweepReport, Sweeps, stored_keys
 from services.jobs.tables import PAGE_COLUMNS, idempotency, jobs, record_from_row
@@ -328,6 +328,7 @@ class JobStore(Sweeps, Roster):
             ).one_or_none()
             if row is not None:
                 connection.execute(sa.delete(idempotency).where(idempotency.c.job_id == job_id))
+                forget(connection, [job_id])
                 return stored_keys(row.input, row.output)
             if connection.execute(_owned(sa.select(jobs.c.id), job_id, owner)).one_or_none() is None:
                 raise _not_found()

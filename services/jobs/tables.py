@@ -139,7 +139,7 @@ webhook_secrets = sa.Table(
     sa.Index(None, "owner", "created_at"),
 )
 
-# The outbox: a row is written in the transaction that ends a job, and leaves when it was delivered or given up.
+# The outbox: a row is written in the transaction that ends a job; it is pending until delivered or given up.
 webhook_deliveries = sa.Table(
     "webhook_deliveries",
     metadata,
@@ -148,15 +148,18 @@ webhook_deliveries = sa.Table(
     sa.Column("owner", sa.String(128), nullable=False),
     sa.Column("event", sa.String(64), nullable=False),
     sa.Column("url", sa.String(2048), nullable=False),
+    sa.Column("receiver", sa.String(320), nullable=False),  # host and port: what is spared when it does not answer
     sa.Column("state", sa.String(16), nullable=False),  # pending, delivered, failed
-    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),  # since it was asked for
     sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("asked_at", UtcDateTime, nullable=False),  # by the end of the job, or by its client for once more
     sa.Column("next_at", UtcDateTime, nullable=False),
     sa.Column("delivered_at", UtcDateTime),
     sa.Column("token", sa.String(64)),  # of the courier that has it in hand
     sa.Column("lease_expires_at", UtcDateTime),
     sa.Index(None, "state", "next_at"),
     sa.Index(None, "job_id"),
+    sa.Index(None, "owner", "created_at", "id"),  # pages
 )
 
 # The delivery log: one row a try.

@@ -43,9 +43,11 @@ def upgrade() -> None:
         sa.Column("owner", sa.String(length=128), nullable=False),
         sa.Column("event", sa.String(length=64), nullable=False),
         sa.Column("url", sa.String(length=2048), nullable=False),
+        sa.Column("receiver", sa.String(length=320), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("next_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("token", sa.String(length=64), nullable=True),
@@ -54,6 +56,9 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_webhook_deliveries_state_next_at"), "webhook_deliveries", ["state", "next_at"])
     op.create_index(op.f("ix_webhook_deliveries_job_id"), "webhook_deliveries", ["job_id"])
+    op.create_index(
+        op.f("ix_webhook_deliveries_owner_created_at_id"), "webhook_deliveries", ["owner", "created_at", "id"]
+    )
     op.create_table(
         "webhook_tries",
         sa.Column("delivery_id", sa.String(length=64), nullable=False),
