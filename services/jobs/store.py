@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection
 from services.errors import RequestError, TemporaryError
 from services.jobs.attempts import LeaseLost
 from services.jobs.contract import AnimationOptions, InputFacts, JobRecord, JobState, json_safe
+from services.jobs.keys import Keys
 from services.jobs.outbox import announce, forget
 from services.jobs.roster import Roster, WorkerRecord
 from services.jobs.sweeps import SweepReport, Sweeps, stored_keys
@@ -33,7 +34,7 @@ MAX_PAGE = 100
 _JOB_ID = re.compile(r"anm_[0-9a-f]{32}")
 
 
-class JobStore(Sweeps, Roster):
+class JobStore(Sweeps, Roster, Keys):
     """All that anybody may do to a job. Thread-safe; one per process."""
 
     @classmethod
