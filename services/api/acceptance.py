@@ -14,6 +14,7 @@ from services.api.uploads import Submission
 from services.errors import AnimatoError
 from services.jobs.contract import FaceFacts, InputFacts, JobRecord, make_job_id
 from services.storage import input_key
+from services.tracing import current_traceparent
 
 _log = structlog.get_logger(__name__)
 
@@ -49,6 +50,7 @@ def accept_job(
             model_sha256=manifest.sha256,
             idempotency=None if key is None else (key, submission.body_sha256),
             queue_limit=rooms.settings.queue_limit,
+            traceparent=current_traceparent(),
         )
     except AnimatoError:
         settled = _settle(rooms, job_id, facts)

@@ -120,6 +120,7 @@ async def create_animation(
     del body  # nothing needs it while the client waits
     faces = await to_thread.run_sync(look_for_faces, rooms, submission, limiter=rooms.decoders)
     record, created = await run_in_threadpool(accept_job, rooms, owner, submission, faces, key)
+    request.state.job_id = record.id  # for the request's line in the log
     del submission
     headers = {} if created else {"Idempotent-Replayed": "true"}
     wait_s = read_wait_s(prefer or [])

@@ -36,6 +36,7 @@ from services.logs import configure_logging
 from services.queue import make_celery
 from services.settings import Settings, load_settings
 from services.storage import ObjectStore
+from services.tracing import start_tracing, stop_tracing
 
 START_PATIENCE_S = 30.0
 
@@ -58,6 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         configure_logging(service="api", log_format=settings.log_format, level=settings.log_level)
         # The access log is ours: uvicorn's would carry paths and queries.
         logging.getLogger("uvicorn.access").disabled = True
+        start_tracing("api")
     chosen = settings
     authenticate = make_authenticator(chosen.auth, chosen.host)
     metrics = HttpMetrics()
@@ -82,6 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         finally:
             await run_in_threadpool(dispatcher.close)
             await run_in_threadpool(store.close)
+            await run_in_threadpool(stop_tracing)
 
     app = FastAPI(
         title="animato",

@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import structlog
@@ -18,12 +19,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.api.metrics import HttpMetrics
 from services.api.problems import answer_error, answer_internal
 from services.errors import RequestError
+from services.jobs.contract import is_job_id
+from services.tracing import Span, open_span, read_traceparent
 
 _log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Asked every few seconds by machines: neither logged nor traced.
+_WATCHERS = frozenset({"/livez", "/readyz", "/metrics"})
 
 # Answers of the API are data: nothing in them may run, frame or be read by another origin.
 _SECURITY_HEADERS = {
@@ -50,7 +54,15 @@ class Boundary:
         headers = Headers(scope=scope)
         request_id = _choose_request_id(headers)
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id, **_read_trace(headers))
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        with _open_request(scope, headers) as span:
+            if span.trace_id is not None:
+                structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
+            await self._serve(scope, headers, receive, send, request_id, span)
+
+    async def _serve(
+        self, scope: Scope, headers: Headers, receive: Receive, send: Send, request_id: str, span: Span
+    ) -> None:
         started_s = time.perf_counter()
         answer: dict[str, Any] = {"status": 0, "answered_s": 0.0}
 
@@ -58,7 +70,7 @@ class Boundary:
             if message["type"] == "http.response.start":
                 answer["status"] = message["status"]
                 answer["answered_s"] = time.perf_counter() - started_s
-                _mark(message, request_id)
+                _mark(message, request_id, span)
             await send(message)
 
         try:
@@ -67,22 +79,45 @@ class Boundary:
             else:
                 await self.app(scope, receive, send_marked)
         # The last catch: a bug answers as a problem document that tells nothing, and the log tells everything.
-        except Exception:
+        except Exception as error:
             _log.exception("request_failed", method=scope["method"], route=_name_route(scope))
+            span.fail(type(error).__name__)
             if not answer["status"]:
                 await answer_internal()(scope, receive, send_marked)
             else:
                 raise  # the answer has begun: only a broken connection tells the client
         finally:
-            self._record(scope, answer, time.perf_counter() - started_s)
+            self._record(scope, answer, time.perf_counter() - started_s, span)
 
-    def _record(self, scope: Scope, answer: dict[str, Any], duration_s: float) -> None:
-        route = _name_route(scope)
+    def _record(self, scope: Scope, answer: dict[str, Any], duration_s: float, span: Span) -> None:
+        route, method = _name_route(scope), scope["method"]
         status = answer["status"] or 499  # the client went away before an answer
-        self.metrics.observe(scope["method"], route, status, answer["answered_s"] or duration_s)
-        write = _log.debug if route in ("/livez", "/readyz", "/metrics") else _log.info
+        self.metrics.observe(method, route, status, answer["answered_s"] or duration_s)
+        job_id = _find_job_id(scope)
+        about = {} if job_id is None else {"job_id": job_id}
+        write = _log.debug if route in _WATCHERS else _log.info
         # The route's template and no path, query or body: logs carry no prompt and no key.
-        write("request", method=scope["method"], route=route, status=status, duration_ms=round(duration_s * 1e3, 1))
+        write("request", method=method, route=route, status=status, duration_ms=round(duration_s * 1e3, 1), **about)
+        span.rename(f"{method} {route}")
+        span.note({"http.request.method": method, "http.route": route, "http.response.status_code": status})
+        if job_id is not None:
+            span.note({"animato.job.id": job_id})
+        if status >= 500 and not span.failed:
+            span.fail(str(status))
+
+
+def _open_request(scope: Scope, headers: Headers) -> AbstractContextManager[Span]:
+    """Return the span of a request, below the client's own where it sent one."""
+    parent = read_traceparent(headers.get("traceparent"))
+    if scope["path"] in _WATCHERS:
+        return nullcontext(Span(None, parent))
+    return open_span("request", "server", parent=parent)
+
+
+def _find_job_id(scope: Scope) -> str | None:
+    """Return the id of the job that a request was about: it stands in the path, or its route has made the job."""
+    found = scope.get("path_params", {}).get("job_id") or scope.get("state", {}).get("job_id")
+    return found if isinstance(found, str) and is_job_id(found) else None
 
 
 def _choose_request_id(headers: Headers) -> str:
@@ -90,14 +125,11 @@ def _choose_request_id(headers: Headers) -> str:
     return sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
 
 
-def _read_trace(headers: Headers) -> dict[str, str]:
-    found = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    return {} if found is None else {"trace_id": found[1]}
-
-
-def _mark(message: MutableMapping[str, Any], request_id: str) -> None:
+def _mark(message: MutableMapping[str, Any], request_id: str, span: Span) -> None:
     headers = MutableHeaders(scope=message)
     headers["X-Request-ID"] = request_id
+    if span.traceparent is not None:
+        headers["traceparent"] = span.traceparent
     for name, value in _SECURITY_HEADERS.items():
         headers.setdefault(name, value)
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 from starlette.responses import JSONResponse, Response
 
 from services.api.conditional import make_etag, matches
 from services.api.schemas import PREFIX, describe_job
 from services.errors import RequestError
-from services.jobs.contract import JobRecord, JobState
+from services.jobs.contract import JobRecord, JobState, is_job_id
 from services.jobs.store import JobStore
 
 RETRY_AFTER_S = 1
-_JOB_ID = re.compile(r"anm_[0-9a-f]{32}")
 
 
 def find_job(store: JobStore, job_id: str, owner: str) -> JobRecord:
@@ -22,7 +19,7 @@ def find_job(store: JobStore, job_id: str, owner: str) -> JobRecord:
     Raises:
         RequestError: not-found, also for what can't be an id and for another owner's job.
     """
-    record = store.get(job_id, owner) if _JOB_ID.fullmatch(job_id) else None
+    record = store.get(job_id, owner) if is_job_id(job_id) else None
     if record is None:
         raise RequestError(
             "not-found", "There is no animation with this id.", "Check the id; removed jobs are gone for good."

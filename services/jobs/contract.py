@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from datetime import datetime
 from enum import StrEnum
@@ -20,6 +21,7 @@ MAX_WHOLE_PIXELS = 2**30
 MAX_PROMPT_CHARACTERS = 300
 DEFAULT_FPS = 24
 DEFAULT_DURATION_S = 2.0
+_JOB_ID = re.compile(r"anm_[0-9a-f]{32}")
 
 
 class JobState(StrEnum):
@@ -307,6 +309,11 @@ def whole_frame_size(width: int, height: int, size: int | None) -> tuple[int, in
 def make_job_id() -> str:
     """Return a new unguessable job id, e.g. ``anm_3f9c…`` (128 random bits)."""
     return "anm_" + secrets.token_hex(16)
+
+
+def is_job_id(text: str) -> bool:
+    """Return whether ``make_job_id`` could have made this."""
+    return _JOB_ID.fullmatch(text) is not None
 
 
 def json_safe(value: BaseModel) -> dict[str, Any]:
