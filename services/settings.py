@@ -7,6 +7,7 @@ local folder of objects, a queue server on loopback. This room imports no databa
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +19,10 @@ from services.errors import PermanentError
 PREFIX = "ANIMATO_"
 # What can run a graph, best first; ``model.runtime`` has the same names and knows how.
 PROVIDERS = ("tensorrt", "cuda", "openvino", "cpu")
+
+
+_HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\*")
+_ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:_-]+|\*")
 
 
 class Settings(BaseSettings):
@@ -45,7 +50,12 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65_535)
-    auth: Literal["auto", "on", "off"] = Field("auto", description="Reserved; the service serves without keys for now.")
+    auth: Literal["auto", "on", "off"] = Field("auto", description="API keys; auto: asked for unless on loopback.")
+    trusted_hosts: Annotated[tuple[str, ...], NoDecode] = Field((), description="Names that requests may call it by.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), description="Sites whose pages may call it; * is all.")
+    key_rate_limit: int = Field(600, ge=0, description="Posts a minute with one key; 0: no limit.")
+    address_rate_limit: int = Field(60_000, ge=0, description="Posts a minute of one address without keys; 0: no limit.")
+    owner_queue_limit: int = Field(1000, ge=0, description="Queued jobs of one owner of keys; 0: no limit.")
 
     lease_s: float = Field(30.0, gt=0)
     heartbeat_s: float = Field(10.0, gt=0)
@@ -62,13 +72,17 @@ class Settings(BaseSettings):
     min_side_px: int = Field(32, ge=1)
     result_ttl_s: int = Field(7 * 86_400, ge=60)
     presign_s: int = Field(900, ge=1, le=900)
+    outbound_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Hosts, host:port and networks that image_url and webhooks may call beside the public internet."
+    )
+    fetch_timeout_s: float = Field(10.0, gt=0, le=60, description="Longest time of fetching one image_url.")
 
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("providers", mode="before")
+    @field_validator("providers", "outbound_allow", mode="before")
     @classmethod
-    def _split_providers(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         """Accept ``"cuda, cpu"`` as it stands in an environment variable."""
         if isinstance(value, str):
             return tuple(part for part in (piece.strip().lower() for piece in value.split(",")) if part)
@@ -80,6 +94,22 @@ class Settings(BaseSettings):
         unknown = sorted(set(value) - set(PROVIDERS))
         if unknown or not value:
             raise ValueError(f"choose from {', '.join(PROVIDERS)}; not {', '.join(unknown) or 'an empty list'}")
+        return value
+
+    @field_validator("trusted_hosts")
+    @classmethod
+    def _know_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [name for name in value if not _HOST.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no host name; write names alone, e.g. faces.example.org, *.example.org")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _know_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [origin for origin in value if not _ORIGIN.fullmatch(origin)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no origin; write scheme and host alone, e.g. https://example.org, or *")
         return value
 
     @field_validator("log_level", "log_format", "auth", "precision", mode="before")

@@ -32,6 +32,8 @@ STATUSES: Mapping[str, int] = {
     "multiple-faces": 422,
     "face-too-small": 422,
     "face-unusable": 422,
+    "source-forbidden-address": 422,
+    "source-unreachable": 422,
     "idempotency-mismatch": 422,
     "unsupported-media-type": 415,
     "payload-too-large": 413,
@@ -63,6 +65,8 @@ TITLES: Mapping[str, str] = {
     "multiple-faces": "Several faces could be meant",
     "face-too-small": "The face is too small",
     "face-unusable": "The face can't be aligned",
+    "source-forbidden-address": "The URL leads to an address that may not be called",
+    "source-unreachable": "The URL can't be fetched",
     "idempotency-mismatch": "The idempotency key was used for another request",
     "unsupported-media-type": "This media type is not accepted",
     "payload-too-large": "The request body is too large",
@@ -128,7 +132,7 @@ class Problem(BaseModel):
 
 
 # What an error's details may add to its document; its other members are made here.
-_OWN_MEMBERS = frozenset(Problem.model_fields) - {"errors", "faces"}
+_OWN_MEMBERS = (frozenset(Problem.model_fields) | {"challenge"}) - {"errors", "faces"}
 
 
 def make_problem(
@@ -163,6 +167,8 @@ def answer_error(error: AnimatoError) -> Response:
     headers: dict[str, str] = {}
     if status in (429, 503):
         headers["Retry-After"] = str(max(1, round(getattr(error, "delay_s", 5.0))))
+    if status in (401, 403) and "challenge" in error.details:
+        headers["WWW-Authenticate"] = _make_challenge(error.details["challenge"])
     if status == 416:
         headers["Content-Range"] = f"bytes */{error.details.get('size', 0)}"
     return make_problem(
@@ -173,6 +179,11 @@ def answer_error(error: AnimatoError) -> Response:
         headers=headers,
         **{name: value for name, value in error.details.items() if name not in _OWN_MEMBERS},
     )
+
+
+def _make_challenge(parameters: Mapping[str, str]) -> str:
+    """Return the WWW-Authenticate header of RFC 6750; 401 answers must have one."""
+    return ", ".join(['Bearer realm="animato"', *(f'{name}="{value}"' for name, value in parameters.items())])
 
 
 def answer_internal() -> Response:
