@@ -1,15 +1,13 @@
 """The job store: the sole truth of every job, in SQLite or PostgreSQL.
 
 This file is the client's half: accept, look, list, cancel, delete. ``attempts`` is the worker's half, ``sweeps`` the
-mending, ``roster`` the list of living workers, ``database`` the connection. No HTTP, no Celery, no storage in here.
+mending, ``roster`` the list of living workers, ``deliveries`` the webhooks on their way, ``database`` the connection.
+No HTTP, no Celery, no storage in here.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -20,21 +18,23 @@ from sqlalchemy.engine import Connection
 from services.errors import RequestError, TemporaryError
 from services.jobs.attempts import LeaseLost
 from services.jobs.contract import AnimationOptions, InputFacts, JobRecord, JobState, json_safe
+from services.jobs.cursors import make_cursor, read_cursor
+from services.jobs.deliveries import Deliveries
 from services.jobs.keys import Keys
 from services.jobs.outbox import announce, forget
 from services.jobs.roster import Roster, WorkerRecord
 from services.jobs.sweeps import SweepReport, Sweeps, stored_keys
 from services.jobs.tables import PAGE_COLUMNS, idempotency, jobs, record_from_row
+from services.jobs.webhook_secrets import WebhookSecrets
 from services.settings import Settings
 
 __all__ = ["JobStore", "LeaseLost", "SweepReport", "WorkerRecord"]
 
 IDEMPOTENCY_TTL = timedelta(hours=24)
 MAX_PAGE = 100
-_JOB_ID = re.compile(r"anm_[0-9a-f]{32}")
 
 
-class JobStore(Sweeps, Roster, Keys):
+class JobStore(Sweeps, Roster, Keys, Deliveries, WebhookSecrets):
     """All that anybody may do to a job. Thread-safe; one per process."""
 
     @classmethod
@@ -221,7 +221,7 @@ class JobStore(Sweeps, Roster, Keys):
         if created_after is not None:
             query = query.where(jobs.c.created_at > created_after)
         if cursor is not None:
-            created_at, job_id = _read_cursor(cursor)
+            created_at, job_id = read_cursor(cursor)
             query = query.where(
                 sa.or_(jobs.c.created_at < created_at, sa.and_(jobs.c.created_at == created_at, jobs.c.id < job_id))
             )
@@ -230,7 +230,7 @@ class JobStore(Sweeps, Roster, Keys):
         if len(records) <= limit:
             return records, None
         records = records[:limit]
-        return records, _make_cursor(records[-1])
+        return records, make_cursor(records[-1].created_at, records[-1].id)
 
     def queue_position(self, job_id: str) -> int | None:
         """Return the job's place among the queued ones, 1 = next; None when it is not queued."""
@@ -352,21 +352,3 @@ def _owned(query: sa.Select[Any], job_id: str, owner: str | None) -> sa.Select[A
 
 def _not_found() -> RequestError:
     return RequestError("not-found", "There is no such animation.", "Check the id; removed jobs are gone for good.")
-
-
-def _make_cursor(record: JobRecord) -> str:
-    return base64.urlsafe_b64encode(f"{record.created_at.isoformat()} {record.id}".encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, str]:
-    try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        created_at, job_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(" ")
-        moment = datetime.fromisoformat(created_at).astimezone(UTC)
-    except (ValueError, OverflowError, binascii.Error):
-        job_id = ""
-    if not _JOB_ID.fullmatch(job_id):
-        raise RequestError(
-            "validation-failed", "The cursor is not one of this service.", "Use next_cursor of the previous page as is."
-        )
-    return moment, job_id
