@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("providers", "outbound_allow", mode="before")
+    @field_validator("providers", "outbound_allow", "trusted_hosts", "cors_origins", mode="before")
     @classmethod
     def _split_list(cls, value: object) -> object:
         """Accept ``"cuda, cpu"`` as it stands in an environment variable."""

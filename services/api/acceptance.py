@@ -9,6 +9,7 @@ import secrets
 
 import structlog
 
+from services.api.auth import ANONYMOUS
 from services.api.resources import Resources
 from services.api.uploads import Submission
 from services.errors import AnimatoError
@@ -29,13 +30,12 @@ def accept_job(
 
     Raises:
         RequestError: model-unknown, idempotency-mismatch, idempotency-conflict.
-        TemporaryError: queue-full, storage-failed, not-ready; nothing is queued then.
+        TemporaryError: queue-full, rate-limited, storage-failed, not-ready; nothing is queued then.
     """
     manifest = rooms.catalogue.choose(submission.options.model)
-    if key is not None:
-        earlier = rooms.store.find_accepted(owner, key, submission.body_sha256)
-        if earlier is not None:
-            return earlier, False
+    earlier = find_earlier(rooms, owner, submission, key)
+    if earlier is not None:
+        return earlier, False
     job_id = make_job_id()
     facts = _store_input(rooms, job_id, submission, faces)
     seed = submission.options.seed
@@ -50,6 +50,8 @@ def accept_job(
             model_sha256=manifest.sha256,
             idempotency=None if key is None else (key, submission.body_sha256),
             queue_limit=rooms.settings.queue_limit,
+            # Without keys all are one owner, and the whole queue is theirs.
+            owner_limit=(rooms.settings.owner_queue_limit or None) if owner != ANONYMOUS else None,
             traceparent=current_traceparent(),
         )
     except AnimatoError:
@@ -62,6 +64,16 @@ def accept_job(
         return record, False
     rooms.dispatcher.hint(record.id)
     return record, True
+
+
+def find_earlier(rooms: Resources, owner: str, submission: Submission, key: str | None) -> JobRecord | None:
+    """Return the job that the same request with the same idempotency key has made before.
+
+    Raises:
+        RequestError: idempotency-mismatch, idempotency-conflict.
+        TemporaryError: not-ready.
+    """
+    return None if key is None else rooms.store.find_accepted(owner, key, submission.body_sha256)
 
 
 def _store_input(rooms: Resources, job_id: str, submission: Submission, faces: list[FaceFacts]) -> InputFacts:

@@ -13,21 +13,20 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from services.api.acceptance import accept_job
+from services.api.acceptance import accept_job, find_earlier
 from services.api.bodies import read_whole
 from services.api.faces import look_for_faces
 from services.api.forms import REQUEST_BODY
 from services.api.idempotency import HEADER as IDEMPOTENCY_HEADER
 from services.api.idempotency import read_key
 from services.api.jobs import answer_job, find_job, find_position
-from services.api.pictures import PictureLimits
 from services.api.problems import describe_responses
-from services.api.resources import Owner, Rooms
+from services.api.resources import Poster, Reader, Resources, Rooms, Writer
 from services.api.schemas import PREFIX, Animation, AnimationList, describe_job
-from services.api.uploads import read_submission
+from services.api.uploads import add_picture, read_submission
 from services.api.waiting import read_wait_s, wait_for_end
 from services.errors import AnimatoError
-from services.jobs.contract import JobState
+from services.jobs.contract import JobRecord, JobState
 
 router = APIRouter(prefix=PREFIX, tags=["animations"])
 _log = structlog.get_logger(__name__)
@@ -46,6 +45,8 @@ _ACCEPT_PROBLEMS = (
     "multiple-faces",
     "face-too-small",
     "face-unusable",
+    "source-forbidden-address",
+    "source-unreachable",
     "idempotency-mismatch",
     "queue-full",
     "not-ready",
@@ -104,7 +105,7 @@ class ListQuery(BaseModel):
 async def create_animation(
     request: Request,
     rooms: Rooms,
-    owner: Owner,
+    client: Poster,
     idempotency_key: Annotated[
         str | None,
         Header(alias=IDEMPOTENCY_HEADER, description="Repeats within 24 h with the same body return the first job."),
@@ -113,15 +114,8 @@ async def create_animation(
 ) -> Response:
     """Accept one face (or none, with `source: sampled`) and one sentence; everything is checked before it is queued."""
     key = read_key(idempotency_key)
-    body = await read_whole(request)
-    limits = PictureLimits(rooms.settings.max_pixels, rooms.settings.min_side_px)
-    content_type = request.headers.get("Content-Type", "")
-    submission = await to_thread.run_sync(read_submission, body, content_type, limits, limiter=rooms.decoders)
-    del body  # nothing needs it while the client waits
-    faces = await to_thread.run_sync(look_for_faces, rooms, submission, limiter=rooms.decoders)
-    record, created = await run_in_threadpool(accept_job, rooms, owner, submission, faces, key)
+    record, created = await _accept(request, rooms, client.owner, key)
     request.state.job_id = record.id  # for the request's line in the log
-    del submission
     headers = {} if created else {"Idempotent-Replayed": "true"}
     wait_s = read_wait_s(prefer or [])
     status = 202
@@ -136,6 +130,24 @@ async def create_animation(
     )
 
 
+async def _accept(request: Request, rooms: Resources, owner: str, key: str | None) -> tuple[JobRecord, bool]:
+    """Read, check and store a request; keeps nothing of its body while the client waits for the job."""
+    body = await read_whole(request)
+    content_type = request.headers.get("Content-Type", "")
+    clean, decoders = rooms.pictures.clean, rooms.decoders
+    submission = await to_thread.run_sync(read_submission, body, content_type, clean, limiter=decoders)
+    if submission.image_url is not None:
+        earlier = await run_in_threadpool(find_earlier, rooms, owner, submission, key)
+        if earlier is not None:
+            return earlier, False
+        # Nobody is called for a request that can't become a job.
+        await run_in_threadpool(rooms.catalogue.choose, submission.options.model)
+        image = await rooms.sources.fetch(owner, submission.image_url)
+        submission = await to_thread.run_sync(add_picture, submission, image, clean, limiter=decoders)
+    faces = await to_thread.run_sync(look_for_faces, rooms, submission, limiter=decoders)
+    return await run_in_threadpool(accept_job, rooms, owner, submission, faces, key)
+
+
 @router.get(
     "",
     response_model=AnimationList,
@@ -145,7 +157,7 @@ async def create_animation(
         **describe_responses("validation-failed", "not-ready"),
     },
 )
-def list_animations(rooms: Rooms, owner: Owner, query: Annotated[ListQuery, Query()]) -> Response:
+def list_animations(rooms: Rooms, owner: Reader, query: Annotated[ListQuery, Query()]) -> Response:
     """List your jobs, newest first."""
     records, next_cursor = rooms.store.list_page(owner, query.limit, query.cursor, query.status, query.created_after)
     data = [describe_job(record, find_position(rooms.store, record)) for record in records]
@@ -170,7 +182,7 @@ async def get_animation(
     job_id: str,
     request: Request,
     rooms: Rooms,
-    owner: Owner,
+    owner: Reader,
     prefer: Prefer = None,
     if_none_match: Annotated[str | None, Header(description="An ETag of an earlier answer.")] = None,
 ) -> Response:
@@ -191,7 +203,7 @@ async def get_animation(
     summary="Cancel an animation",
     responses={200: {"headers": _ETAG_HEADER}, **describe_responses("not-found", "not-cancelable", "not-ready")},
 )
-def cancel_animation(job_id: str, rooms: Rooms, owner: Owner) -> Response:
+def cancel_animation(job_id: str, rooms: Rooms, owner: Writer) -> Response:
     """Cancel a queued job at once; a running one stops between two frames and shows `cancel_requested` until then."""
     record = find_job(rooms.store, job_id, owner)
     record = rooms.store.request_cancel(record.id, owner)
@@ -205,7 +217,7 @@ def cancel_animation(job_id: str, rooms: Rooms, owner: Owner) -> Response:
     summary="Delete an animation",
     responses={204: {"description": "Removed."}, **describe_responses("not-found", "job-active", "not-ready")},
 )
-def delete_animation(job_id: str, rooms: Rooms, owner: Owner) -> Response:
+def delete_animation(job_id: str, rooms: Rooms, owner: Writer) -> Response:
     """Remove an ended job with its picture and its result, for good."""
     record = find_job(rooms.store, job_id, owner)
     keys = rooms.store.delete(record.id, owner)

@@ -19,20 +19,25 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
 from services.api import animations, events, faces, health, results
-from services.api.auth import make_authenticator
+from services.api.auth import make_authenticator, needs_keys
 from services.api.bodies import BodyCap
 from services.api.boundary import Boundary
 from services.api.forms import install_description
+from services.api.limits import PostLimiter
 from services.api.metrics import HttpMetrics
 from services.api.models import Catalogue
+from services.api.origins import Origins
 from services.api.problems import install_problems
 from services.api.resources import Resources
 from services.api.site import install_site
+from services.api.sources import SourceFetcher
 from services.errors import TemporaryError
 from services.faces import FaceFinder
 from services.jobs.dispatch import Dispatcher
 from services.jobs.store import JobStore
 from services.logs import configure_logging
+from services.outbound.client import Outbound
+from services.pictures.cleaner import PictureCleaner
 from services.queue import make_celery
 from services.settings import Settings, load_settings
 from services.storage import ObjectStore
@@ -52,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the application; without ``settings`` they are read from the environment.
 
     Raises:
-        PermanentError: settings-invalid, e.g. when authentication is asked for.
+        PermanentError: settings-invalid.
     """
     if settings is None:
         settings = load_settings()
@@ -61,13 +66,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         logging.getLogger("uvicorn.access").disabled = True
         start_tracing("api")
     chosen = settings
-    authenticate = make_authenticator(chosen.auth, chosen.host)
     metrics = HttpMetrics()
+    outbound = Outbound.from_settings(chosen)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         store, storage = JobStore.from_settings(chosen), ObjectStore.from_settings(chosen)
-        dispatcher = Dispatcher(make_celery(chosen))
+        dispatcher, pictures = Dispatcher(make_celery(chosen)), PictureCleaner.from_settings(chosen)
+        authenticator = make_authenticator(chosen.auth, chosen.host, store)
         app.state.resources = Resources(
             settings=chosen,
             store=store,
@@ -75,14 +81,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             dispatcher=dispatcher,
             catalogue=Catalogue(chosen.bundles_dir),
             faces=FaceFinder(chosen.bundles_dir),
-            authenticate=authenticate,
+            pictures=pictures,
+            authenticator=authenticator,
+            posts=PostLimiter.from_settings(chosen),
             decoders=anyio.CapacityLimiter(max(2, os.cpu_count() or 2)),
+            outbound=outbound,
+            sources=SourceFetcher(outbound, max_bytes=chosen.max_body_bytes, timeout_s=chosen.fetch_timeout_s),
         )
         await run_in_threadpool(_prepare, store, storage)
+        _log.info("started", keys_asked_for=needs_keys(chosen.auth, chosen.host), host=chosen.host)
         try:
             yield
         finally:
+            await run_in_threadpool(authenticator.close)
             await run_in_threadpool(dispatcher.close)
+            await run_in_threadpool(pictures.close)
             await run_in_threadpool(store.close)
             await run_in_threadpool(stop_tracing)
 
@@ -100,6 +113,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         middleware=[
             Middleware(Boundary, metrics=metrics),
+            Middleware(Origins, settings=chosen),
             Middleware(BodyCap, max_bytes=chosen.max_body_bytes),
         ],
     )

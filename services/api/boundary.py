@@ -16,16 +16,15 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.api.limits import RATE_HEADERS
 from services.api.metrics import HttpMetrics
-from services.api.problems import answer_error, answer_internal
-from services.errors import RequestError
+from services.api.problems import answer_internal
 from services.jobs.contract import is_job_id
 from services.tracing import Span, open_span, read_traceparent
 
 _log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Asked every few seconds by machines: neither logged nor traced.
 _WATCHERS = frozenset({"/livez", "/readyz", "/metrics"})
 
@@ -70,14 +69,11 @@ class Boundary:
             if message["type"] == "http.response.start":
                 answer["status"] = message["status"]
                 answer["answered_s"] = time.perf_counter() - started_s
-                _mark(message, request_id, span)
+                _mark(message, scope, request_id, span)
             await send(message)
 
         try:
-            if scope["method"] not in _SAFE_METHODS and _is_cross_site(headers):
-                await answer_error(_cross_site())(scope, receive, send_marked)
-            else:
-                await self.app(scope, receive, send_marked)
+            await self.app(scope, receive, send_marked)
         # The last catch: a bug answers as a problem document that tells nothing, and the log tells everything.
         except Exception as error:
             _log.exception("request_failed", method=scope["method"], route=_name_route(scope))
@@ -125,13 +121,16 @@ def _choose_request_id(headers: Headers) -> str:
     return sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
 
 
-def _mark(message: MutableMapping[str, Any], request_id: str, span: Span) -> None:
+def _mark(message: MutableMapping[str, Any], scope: Scope, request_id: str, span: Span) -> None:
     headers = MutableHeaders(scope=message)
     headers["X-Request-ID"] = request_id
     if span.traceparent is not None:
         headers["traceparent"] = span.traceparent
     for name, value in _SECURITY_HEADERS.items():
         headers.setdefault(name, value)
+    if scope.get("scheme") == "https":  # browsers ignore it elsewhere, and a service on loopback must not ask for TLS
+        headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+    headers.update(scope.get("state", {}).get(RATE_HEADERS, {}))
 
 
 def _name_route(scope: Scope) -> str:
@@ -139,16 +138,3 @@ def _name_route(scope: Scope) -> str:
     route = scope.get("route")
     path = getattr(route, "path", None)
     return path if isinstance(path, str) and path else "unmatched"
-
-
-def _is_cross_site(headers: Headers) -> bool:
-    """Return whether a browser says that another site's page sends this (a page could post to a loopback service)."""
-    return headers.get("sec-fetch-site", "none") in ("cross-site", "same-site")
-
-
-def _cross_site() -> RequestError:
-    return RequestError(
-        "forbidden",
-        "Pages of other sites may not call this service.",
-        "Call it from its own page, or from a program.",
-    )

@@ -21,7 +21,7 @@ from starlette.responses import Response, StreamingResponse
 
 from services.api.jobs import find_job, find_position
 from services.api.problems import describe_responses
-from services.api.resources import Owner, Rooms
+from services.api.resources import Reader, Rooms
 from services.api.schemas import describe_job
 from services.errors import TemporaryError
 from services.jobs.contract import JobRecord
@@ -69,7 +69,7 @@ async def follow_animation(
     job_id: str,
     request: Request,
     rooms: Rooms,
-    owner: Owner,
+    owner: Reader,
     last_event_id: Annotated[str | None, Header(description="The last id that the client has seen.")] = None,
 ) -> Response:
     """Stream the job's events until it ends."""

@@ -15,14 +15,14 @@ from starlette.responses import JSONResponse, Response
 from model.align import face_region
 from services.api.bodies import read_whole
 from services.api.forms import make_detect_body
-from services.api.pictures import Picture, PictureLimits, clean_picture
 from services.api.problems import describe_responses
-from services.api.resources import Owner, Resources, Rooms
+from services.api.resources import Poster, Resources, Rooms
 from services.api.schemas import FaceDetection, FaceRefusal
-from services.api.uploads import Submission, check_fields, read_body
+from services.api.uploads import Body, Submission, check_fields, read_body
 from services.errors import RequestError
 from services.faces import Search, choose_face, plan_search
 from services.jobs.contract import FaceChoice, FaceFacts
+from services.pictures.cleaning import Picture
 
 router = APIRouter(prefix="/v1", tags=["faces"])
 
@@ -63,30 +63,40 @@ def look_for_faces(rooms: Resources, submission: Submission) -> list[FaceFacts]:
         "image-corrupt",
         "image-too-small",
         "image-too-large",
+        "source-forbidden-address",
+        "source-unreachable",
         "not-ready",
     ),
 )
-async def detect_faces(request: Request, rooms: Rooms, owner: Owner) -> Response:
+async def detect_faces(request: Request, rooms: Rooms, client: Poster) -> Response:
     """Tell which faces are found, which one a job would animate, and why it would be refused. Stores nothing."""
     body = await read_whole(request)
     content_type = request.headers.get("Content-Type", "")
-    found = await to_thread.run_sync(_detect, rooms, body, content_type, limiter=rooms.decoders)
+    query, parts = await to_thread.run_sync(_read_query, body, content_type, limiter=rooms.decoders)
+    image = parts.image or b""
+    if parts.image_url is not None:
+        image = await rooms.sources.fetch(client.owner, parts.image_url)
+    found = await to_thread.run_sync(_detect, rooms, query, image, limiter=rooms.decoders)
     return JSONResponse(found.model_dump(mode="json"), headers={"Cache-Control": "no-store"})
 
 
-def _detect(rooms: Resources, body: bytes, content_type: str) -> FaceDetection:
-    fields, image, image_field = read_body(body, content_type)
-    query = check_fields(FaceQuery, fields)
-    if image is None:
+def _read_query(body: bytes, content_type: str) -> tuple[FaceQuery, Body]:
+    parts = read_body(body, content_type)
+    query = check_fields(FaceQuery, parts.fields)
+    if parts.image is None and parts.image_url is None:
         detail = "The request has no picture."
         raise RequestError(
             "validation-failed",
             detail,
             "Send the picture of a face.",
-            errors=[{"pointer": f"#/{image_field}", "detail": detail}],
+            errors=[{"pointer": f"#/{parts.image_field}", "detail": detail}],
         )
+    return query, parts
+
+
+def _detect(rooms: Resources, query: FaceQuery, image: bytes) -> FaceDetection:
     manifest = rooms.catalogue.choose(query.model)
-    picture = clean_picture(image, PictureLimits(rooms.settings.max_pixels, rooms.settings.min_side_px))
+    picture = rooms.pictures.clean(image)
     faces, problem = rooms.faces.find(_read_pixels(picture), manifest), None
     try:
         faces = choose_face(faces, query.face)

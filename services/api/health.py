@@ -18,7 +18,7 @@ from services.api.conditional import matches
 from services.api.metrics import HttpMetrics, JobMetrics
 from services.api.models import describe_model, is_warm
 from services.api.problems import describe_responses
-from services.api.resources import Resources, Rooms
+from services.api.resources import METRICS_READER, MODELS_READER, Resources, Rooms
 from services.api.schemas import Liveness, ModelList, Readiness
 from services.errors import AnimatoError
 from services.queue import check_broker
@@ -70,6 +70,7 @@ async def get_readiness(rooms: Rooms) -> Response:
     tags=["health"],
     summary="Prometheus metrics",
     response_class=Response,
+    dependencies=[METRICS_READER],
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Text format."}},
 )
 def get_metrics(request: Request, rooms: Rooms) -> Response:
@@ -84,6 +85,7 @@ def get_metrics(request: Request, rooms: Rooms) -> Response:
     response_model=ModelList,
     tags=["models"],
     summary="List models",
+    dependencies=[MODELS_READER],
     responses={304: {"description": "Nothing has changed."}, **describe_responses("not-ready")},
 )
 def list_models(request: Request, rooms: Rooms) -> Response:

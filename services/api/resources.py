@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 import anyio
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import SecurityScopes
 
-from services.api.auth import Authenticator
+from services.api.auth import BEARER, HEADER, Authenticator, Client
+from services.api.limits import RATE_HEADERS, PostLimiter, read_address
 from services.api.models import Catalogue
+from services.api.sources import SourceFetcher
 from services.faces import FaceFinder
 from services.jobs.dispatch import Dispatcher
+from services.jobs.keys import Scope
 from services.jobs.store import JobStore
+from services.outbound.client import Outbound
+from services.pictures.cleaner import PictureCleaner
 from services.settings import Settings
 from services.storage import ObjectStore
 
@@ -27,8 +33,12 @@ class Resources:
     dispatcher: Dispatcher
     catalogue: Catalogue
     faces: FaceFinder
-    authenticate: Authenticator
+    pictures: PictureCleaner
+    authenticator: Authenticator
+    posts: PostLimiter
     decoders: anyio.CapacityLimiter
+    outbound: Outbound
+    sources: SourceFetcher
 
 
 def get_resources(request: Request) -> Resources:
@@ -39,9 +49,37 @@ def get_resources(request: Request) -> Resources:
 Rooms = Annotated[Resources, Depends(get_resources)]
 
 
-def get_owner(request: Request, rooms: Rooms) -> str:
-    """Return the name of the one who asks; other owners' jobs do not exist for them."""
-    return rooms.authenticate(request)
+async def get_client(
+    request: Request,
+    rooms: Rooms,
+    scopes: SecurityScopes,
+    _bearer: Annotated[object, Security(BEARER)],
+    _header: Annotated[object, Security(HEADER)],
+) -> Client:
+    """Return the one who asks; the two schemes stand here for the API's description."""
+    return await rooms.authenticator.identify(request, scopes.scopes)
 
 
-Owner = Annotated[str, Depends(get_owner)]
+async def get_owner(client: Annotated[Client, Security(get_client)]) -> str:
+    """Return the owner of what the client may see; other owners' jobs do not exist for it."""
+    return client.owner
+
+
+async def count_post(
+    request: Request, rooms: Rooms, client: Annotated[Client, Security(get_client, scopes=[Scope.ANIMATIONS_WRITE])]
+) -> Client:
+    """Return the one who posts. Raises: TemporaryError("rate-limited")."""
+    headers, refusal = rooms.posts.count(client, read_address(request))
+    setattr(request.state, RATE_HEADERS, headers)
+    if refusal is not None:
+        raise refusal
+    return client
+
+
+# What a route asks for. A route that has none of these is open to everybody.
+Reader = Annotated[str, Security(get_owner, scopes=[Scope.ANIMATIONS_READ])]
+Writer = Annotated[str, Security(get_owner, scopes=[Scope.ANIMATIONS_WRITE])]
+WebhookManager = Annotated[str, Security(get_owner, scopes=[Scope.WEBHOOKS_MANAGE])]
+Poster = Annotated[Client, Depends(count_post)]
+MODELS_READER = Security(get_client, scopes=[Scope.MODELS_READ])
+METRICS_READER = Security(get_client, scopes=[Scope.METRICS_READ])

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from services.api.conditional import matches
 from services.api.jobs import find_job
 from services.api.problems import describe_responses
-from services.api.resources import Owner, Resources, Rooms
+from services.api.resources import Reader, Resources, Rooms
 from services.errors import RequestError
 from services.jobs.contract import MEDIA_TYPES, JobRecord, JobState
 
@@ -60,7 +60,7 @@ def _describe_bytes(media_types: list[str]) -> dict[int | str, dict[str, object]
     response_class=Response,
     responses=_describe_bytes(sorted(MEDIA_TYPES.values())),
 )
-def get_video(job_id: str, request: Request, rooms: Rooms, owner: Owner) -> Response:
+def get_video(job_id: str, request: Request, rooms: Rooms, owner: Reader) -> Response:
     """Redirect to the video, or send it; ranges are served so that players can seek."""
     record = find_job(rooms.store, job_id, owner)
     output = _check_result(record).output
@@ -76,7 +76,7 @@ def get_video(job_id: str, request: Request, rooms: Rooms, owner: Owner) -> Resp
     response_class=Response,
     responses=_describe_bytes(["image/jpeg"]),
 )
-def get_poster(job_id: str, request: Request, rooms: Rooms, owner: Owner) -> Response:
+def get_poster(job_id: str, request: Request, rooms: Rooms, owner: Reader) -> Response:
     """Redirect to the frame that stands for the video, or send it, as JPEG."""
     record = find_job(rooms.store, job_id, owner)
     output = _check_result(record).output

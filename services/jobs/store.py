@@ -62,6 +62,7 @@ class JobStore(Sweeps, Roster, Keys, Deliveries, WebhookSecrets):
         idempotency: tuple[str, str] | None = None,
         priority: int = 0,
         queue_limit: int | None = None,
+        owner_limit: int | None = None,
         traceparent: str | None = None,
         now: datetime | None = None,
     ) -> tuple[JobRecord, bool]:
@@ -71,9 +72,11 @@ class JobStore(Sweeps, Roster, Keys, Deliveries, WebhookSecrets):
             idempotency: (the client's key, SHA-256 of its body), remembered for 24 h for each owner.
             priority: smaller runs sooner.
             queue_limit: refuse when so many jobs are queued already.
+            owner_limit: refuse when so many of this owner are.
             traceparent: W3C trace context, so that the worker's spans continue the request's trace.
 
-        Raises: RequestError("idempotency-mismatch"), TemporaryError("queue-full"), TemporaryError("not-ready").
+        Raises: RequestError("idempotency-mismatch"), TemporaryError("queue-full"), TemporaryError("rate-limited") for
+        ``owner_limit``, TemporaryError("not-ready").
         """
         with self._write() as connection:
             moment = self._now(connection) if now is None else now
@@ -83,6 +86,8 @@ class JobStore(Sweeps, Roster, Keys, Deliveries, WebhookSecrets):
                     return earlier, False
             if queue_limit is not None:
                 self._check_room(connection, queue_limit)
+            if owner_limit is not None:
+                self._check_share(connection, owner, owner_limit)
             deadline_s = options.deadline_s
             row = (
                 connection.execute(
@@ -184,6 +189,18 @@ class JobStore(Sweeps, Roster, Keys, Deliveries, WebhookSecrets):
                 f"{queued} jobs are waiting, and this service queues no more than {queue_limit}.",
                 "Try again later, or add workers.",
                 delay_s=30.0,
+            )
+
+    @staticmethod
+    def _check_share(connection: Connection, owner: str, owner_limit: int) -> None:
+        queued = sa.select(sa.literal(1)).where(jobs.c.state == JobState.QUEUED, jobs.c.owner == owner)
+        count = sa.select(sa.func.count()).select_from(queued.limit(owner_limit).subquery())
+        if connection.execute(count).scalar_one() >= owner_limit:
+            raise TemporaryError(
+                "rate-limited",
+                f"{owner_limit} of your jobs are waiting already.",
+                "Wait until some have run, or cancel what is not wanted any more.",
+                delay_s=10.0,
             )
 
     # -- looking ------------------------------------------------------------------------------------------------------
