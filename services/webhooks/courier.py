@@ -1,0 +1,195 @@
+"""The courier: takes due deliveries from the outbox, signs them, calls their receivers, writes down how that went.
+
+It lives in the API's process, the only one with a way out; any number of them may run at once. What it holds when it is
+killed comes back when its lease lapses, so that an event arrives at least once, under one id. Imports no web framework:
+how a job is shown is handed in.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+
+from services.errors import AnimatoError, RequestError
+from services.jobs.contract import JobRecord
+from services.jobs.deliveries import Delivery, Parcel
+from services.jobs.store import JobStore
+from services.outbound.client import Answered
+from services.webhooks.receivers import Receivers
+from services.webhooks.schedule import choose_delay_s
+from services.webhooks.signing import sign
+
+POLL_S = 1.0
+_PAUSE_WITHOUT_DATABASE_S = 5.0
+# A lease outlasts a call by far, so that only the dead lose one; and it is how long a killed courier's calls wait.
+_LEASE_IN_TIMEOUTS = 3
+
+_log = structlog.get_logger(__name__)
+
+
+class Posts(Protocol):
+    """The one method of ``services.outbound.Outbound`` that is needed here."""
+
+    def post(self, url: str, *, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Answered:
+        """Send a body and return how it was answered."""
+
+
+class Courier:
+    """Delivers webhooks in the background.
+
+    Args:
+        store: where the outbox is.
+        outbound: the way out.
+        describe: a job as the API shows it.
+        concurrency: calls under way at once.
+        timeout_s: of one call.
+        delays_s: the pauses between the tries of one event.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        outbound: Posts,
+        *,
+        describe: Callable[[JobRecord], dict[str, Any]],
+        concurrency: int,
+        timeout_s: float,
+        delays_s: Sequence[float],
+    ) -> None:
+        self._store = store
+        self._outbound = outbound
+        self._describe = describe
+        self._timeout_s = timeout_s
+        self._delays_s = tuple(delays_s)
+        self._receivers = Receivers(concurrency)
+        self._closing = threading.Event()
+        self._wake = threading.Event()
+        self._under_way: set[threading.Thread] = set()
+        self._thread = threading.Thread(target=self._loop, name="courier", daemon=True)
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._thread.start()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Begin no more calls and wait for those under way; what takes longer is delivered by the next courier."""
+        self._closing.set()
+        self._wake.set()
+        if self._thread.ident is None:
+            return
+        deadline_s = time.monotonic() + timeout_s
+        for thread in (self._thread, *tuple(self._under_way)):
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+
+    def _loop(self) -> None:
+        while not self._closing.is_set():
+            self._wake.clear()
+            pause_s = POLL_S
+            try:
+                if self._begin_due():
+                    continue
+            except AnimatoError as error:
+                _log.warning("webhooks_wait", code=error.code, reason=error.message)
+                pause_s = _PAUSE_WITHOUT_DATABASE_S
+            self._wake.wait(pause_s)  # a call that ends makes room for the next one
+
+    def _begin_due(self) -> int:
+        """Begin as many calls as are due and have room; returns how many."""
+        plan = self._receivers.plan()
+        parcels = self._store.claim_deliveries(
+            plan.free,
+            _LEASE_IN_TIMEOUTS * self._timeout_s,
+            avoid=plan.avoid,
+            avoid_owners=plan.avoid_owners,
+            admits=plan.admits,
+        )
+        for parcel in parcels:
+            self._receivers.begin(parcel.delivery.address)
+            thread = threading.Thread(target=self._deliver, args=(parcel,), name="webhook", daemon=True)
+            self._under_way.add(thread)
+            thread.start()
+        return len(parcels)
+
+    def _deliver(self, parcel: Parcel) -> None:
+        """Make one try, on a thread of its own."""
+        well = True
+        try:
+            well = self._try(parcel)
+        except AnimatoError as error:
+            # Our own database is away: the lease lapses, and the event is told again.
+            _log.warning("webhook_unsettled", delivery_id=parcel.delivery.id, code=error.code)
+        # The thread's last catch: a bug is told in the log, and the event again when the lease lapses.
+        except Exception:  # noqa: BLE001
+            _log.exception("webhook_broken", delivery_id=parcel.delivery.id)
+        finally:
+            self._receivers.end(parcel.delivery.address, answered=well)
+            self._under_way.discard(threading.current_thread())
+            self._wake.set()
+
+    def _try(self, parcel: Parcel) -> bool:
+        """Call the receiver and write down what came of it; returns whether the receiver is well, as far as we know.
+
+        Raises: TemporaryError("not-ready") when the database is away.
+        """
+        delivery = parcel.delivery
+        record = self._store.get(delivery.job_id)
+        if record is None:
+            return True  # deleted meanwhile, and its deliveries with it
+        live = [made.secret for made in self._store.list_webhook_secrets(delivery.owner)]
+        if not live:
+            reason = "there is no secret to sign it with; make one with POST /v1/webhooks/secrets"
+            self._settle(parcel, None, reason, 0.0)
+            return True
+        status, reason, duration_s = self._call(delivery, record, live)
+        self._settle(parcel, status, reason, duration_s)
+        return reason is None
+
+    def _call(
+        self, delivery: Delivery, record: JobRecord, live_secrets: Sequence[str]
+    ) -> tuple[int | None, str | None, float]:
+        """Return the receiver's status or None, why it is not delivered or None, and how long it took."""
+        body = render_event(delivery, self._describe(record))
+        headers = sign(delivery.id, body, datetime.now(UTC), live_secrets) | {"Content-Type": "application/json"}
+        started_s = time.monotonic()
+        try:
+            answered = self._outbound.post(delivery.url, body=body.encode(), headers=headers, timeout_s=self._timeout_s)
+        except RequestError as error:
+            return None, error.message, time.monotonic() - started_s
+        return answered.status, _find_fault(answered.status), answered.duration_s
+
+    def _settle(self, parcel: Parcel, status: int | None, reason: str | None, duration_s: float) -> None:
+        delivery = parcel.delivery
+        age_s = (datetime.now(UTC) - delivery.asked_at).total_seconds()
+        delay_s = None if reason is None else choose_delay_s(delivery.tries + 1, status, age_s, self._delays_s)
+        settled = self._store.settle_delivery(
+            parcel, status=status, reason=reason, duration_s=duration_s, delay_s=delay_s
+        )
+        # The URL stays out of the log: receivers keep secrets in it.
+        write = _log.bind(job_id=delivery.job_id, delivery_id=delivery.id, webhook=delivery.event, status=status)
+        if not settled:
+            write.warning("webhook_lost", consequence="another courier tells it again, or its job was deleted")
+        elif reason is None:
+            write.info("webhook_delivered", tries=delivery.tries + 1)
+        else:
+            write.warning("webhook_failed", tries=delivery.tries + 1, reason=reason, next_in_s=delay_s)
+
+
+def render_event(delivery: Delivery, job: dict[str, Any]) -> str:
+    """Return the body that tells an event: the job as the API shows it, with the event's name and time."""
+    happened_at = delivery.created_at.isoformat().replace("+00:00", "Z")
+    event = {"type": delivery.event, "timestamp": happened_at, "data": job}
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+
+
+def _find_fault(status: int) -> str | None:
+    if 200 <= status < 300:
+        return None
+    if 300 <= status < 400:
+        return "it redirects, and redirects are not followed"
+    return "it says that the address is gone for good" if status == 410 else "it answered with an error"
