@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from services.api.problems import Problem
 from services.jobs.contract import AnimationOptions
+from services.outbound.urls import MAX_CHARACTERS
 
 _IMAGE_BASE64 = {
     "type": "string",
@@ -21,7 +22,13 @@ _IMAGE_FILE = {
     "contentMediaType": "application/octet-stream",
     "description": "The picture as a file, JPEG, PNG or WebP.",
 }
-_UNLESS_SAMPLED = " Required unless `source` is `sampled`."
+_IMAGE_URL = {
+    "type": "string",
+    "format": "uri",
+    "maxLength": MAX_CHARACTERS,
+    "description": "Where the picture is fetched from instead: https, a public address, at most 3 redirects.",
+}
+_UNLESS_SAMPLED = " Required unless `source` is `sampled` or `image_url` is given."
 _OPTIONS = "#/components/schemas/AnimationOptions"
 
 
@@ -39,6 +46,7 @@ def make_form_schemas() -> dict[str, Any]:
         "properties": {
             **properties,
             "image_base64": _IMAGE_BASE64 | {"description": _IMAGE_BASE64["description"] + _UNLESS_SAMPLED},
+            "image_url": _IMAGE_URL,
         },
     }
     multipart_form = {
@@ -49,6 +57,7 @@ def make_form_schemas() -> dict[str, Any]:
         "properties": {
             **properties,
             "image": _IMAGE_FILE | {"description": _IMAGE_FILE["description"] + _UNLESS_SAMPLED},
+            "image_url": _IMAGE_URL,
             "options": {"$ref": _OPTIONS, "description": "Any of the other fields, as one JSON object."},
         },
     }
@@ -87,6 +96,10 @@ REQUEST_BODY: dict[str, Any] = {
                         "output": {"format": "mp4"},
                     },
                 },
+                "url": {
+                    "summary": "A picture on the web",
+                    "value": {"prompt": "smiling", "image_url": "https://example.com/face.jpg"},
+                },
             },
         },
     },
@@ -102,8 +115,8 @@ def make_detect_body(query: type[BaseModel]) -> dict[str, Any]:
             "schema": {
                 "type": "object",
                 "additionalProperties": False,
-                "required": [name],
-                "properties": {**properties, name: image},
+                "oneOf": [{"required": [name]}, {"required": ["image_url"]}],
+                "properties": {**properties, name: image, "image_url": _IMAGE_URL},
             }
         }
 

@@ -11,17 +11,17 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Never, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from services.api.multipart import Part, split_multipart
-from services.api.pictures import Picture, PictureLimits, clean_picture
 from services.api.problems import list_field_problems, make_pointer
 from services.errors import RequestError
 from services.jobs.contract import MAX_FRAMES, MAX_WHOLE_PIXELS, AnimationOptions, whole_frame_size
+from services.pictures.cleaning import Picture
 
 Fields = TypeVar("Fields", bound=BaseModel)
 
@@ -35,7 +35,6 @@ _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _MAX_JSON_DEPTH = 16
 _HINT_FIELDS = "See errors: it names each field that is wrong."
 _HINTS_UNKNOWN: Mapping[str, str] = {
-    "image_url": "Pictures are not fetched from URLs: send the bytes as `image` (multipart) or `image_base64` (JSON).",
     "prompts": "Write a sequence as one prompt: `smiling, then winking`.",
     "webhook": "Webhooks are not offered: poll the job, or read its `events`.",
 }
@@ -46,45 +45,80 @@ class Submission:
     """A request that is in order: its options, its picture (None for a sampled face) and what tells it from others.
 
     ``body_sha256`` is made of the options and of the picture's bytes as sent, not of the body: the boundary of a
-    repeated multipart request differs each time.
+    repeated multipart request differs each time. Of a picture to be fetched it is the URL that counts, so that a
+    repeated request need not fetch it again.
     """
 
     options: AnimationOptions
     picture: Picture | None
     body_sha256: str
+    image_url: str | None = None
 
 
-def read_submission(body: bytes, content_type: str, limits: PictureLimits) -> Submission:
-    """Parse and check a whole request body. Takes some 10 ms of CPU for a photo, so call it off the event loop.
+@dataclass(frozen=True)
+class Body:
+    """A body that was taken apart: its fields, and its picture as bytes or as a URL."""
+
+    fields: dict[str, Any]
+    image: bytes | None
+    image_url: str | None
+    image_field: str  # where a picture stands in this form
+
+
+def read_submission(body: bytes, content_type: str, clean: Callable[[bytes], Picture]) -> Submission:
+    """Parse and check a whole request body. Waits for a photo to be decoded, so call it off the event loop.
+
+    A submission with an ``image_url`` is not whole yet: ``add_picture`` gives it what was fetched from there.
+
+    Args:
+        clean: what makes a clean picture of uploaded bytes: ``PictureCleaner.clean``.
 
     Raises:
         RequestError: unsupported-media-type, validation-failed, or one of the image codes.
     """
-    fields, image, image_field = read_body(body, content_type)
-    options = check_options(fields)
-    _check_source(options, image, image_field)
-    picture = None if image is None else clean_picture(image, limits)
-    if picture is not None:
-        _check_whole(options, picture)
-    return Submission(options, picture, _digest(options, image))
+    parts = read_body(body, content_type)
+    options = check_options(parts.fields)
+    _check_source(options, parts)
+    submission = Submission(options, None, _digest(options, parts), parts.image_url)
+    return submission if parts.image is None else add_picture(submission, parts.image, clean)
 
 
-def read_body(body: bytes, content_type: str) -> tuple[dict[str, Any], bytes | None, str]:
-    """Split a body into its fields, the bytes of its picture, and the name of the field that a picture stands in.
+def add_picture(submission: Submission, image: bytes, clean: Callable[[bytes], Picture]) -> Submission:
+    """Clean the bytes of a picture, as sent or as fetched, and return the submission with it.
+
+    Raises:
+        RequestError: validation-failed, or one of the image codes.
+    """
+    picture = clean(image)
+    _check_whole(submission.options, picture)
+    return replace(submission, picture=picture)
+
+
+def read_body(body: bytes, content_type: str) -> Body:
+    """Take a body apart; of its fields only those of the picture mean anything here.
 
     Raises:
         RequestError: unsupported-media-type, validation-failed.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == MULTIPART_TYPE:
-        return *_read_multipart(split_multipart(body, content_type)), "image"
-    if media_type == JSON_TYPE:
-        return *_read_json(body), "image_base64"
-    raise RequestError(
-        "unsupported-media-type",
-        "The body is neither multipart/form-data nor application/json.",
-        "Send a form with a file part `image`, or JSON with `image_base64`, and say so in Content-Type.",
-    )
+        (fields, image), image_field = _read_multipart(split_multipart(body, content_type)), "image"
+    elif media_type == JSON_TYPE:
+        (fields, image), image_field = _read_json(body), "image_base64"
+    else:
+        raise RequestError(
+            "unsupported-media-type",
+            "The body is neither multipart/form-data nor application/json.",
+            "Send a form with a file part `image`, or JSON with `image_base64`, and say so in Content-Type.",
+        )
+    image_url = fields.pop("image_url", None)
+    if image_url is not None and not isinstance(image_url, str):
+        _refuse("`image_url` is not a string.", ("image_url",), "Send the picture's https URL.")
+    if image_url is not None and image is not None:
+        _refuse(
+            "The request has a picture and the URL of one.", ("image_url",), f"Send `{image_field}` or `image_url`."
+        )
+    return Body(fields, image, image_url, image_field)
 
 
 def check_options(fields: Mapping[str, Any]) -> AnimationOptions:
@@ -321,13 +355,14 @@ def _check_whole(options: AnimationOptions, picture: Picture) -> None:
         )
 
 
-def _check_source(options: AnimationOptions, image: bytes | None, field: str) -> None:
-    where = (field,)
-    if options.source == "sampled" and image is not None:
+def _check_source(options: AnimationOptions, parts: Body) -> None:
+    given = parts.image is not None or parts.image_url is not None
+    where = ("image_url" if parts.image_url is not None else parts.image_field,)
+    if options.source == "sampled" and given:
         _refuse(
             "A sampled face and a picture are both asked for.", where, "Leave the picture out, or leave `source` out."
         )
-    if options.source == "image" and image is None:
+    if options.source == "image" and not given:
         _refuse(
             "The request has no picture.",
             where,
@@ -335,9 +370,12 @@ def _check_source(options: AnimationOptions, image: bytes | None, field: str) ->
         )
 
 
-def _digest(options: AnimationOptions, image: bytes | None) -> str:
+def _digest(options: AnimationOptions, parts: Body) -> str:
     digest = hashlib.sha256(json.dumps(options.model_dump(mode="json"), sort_keys=True).encode())
-    digest.update(b"-" if image is None else hashlib.sha256(image).digest())
+    if parts.image_url is not None:
+        digest.update(b"url" + hashlib.sha256(parts.image_url.encode("utf-8", "surrogatepass")).digest())
+    else:
+        digest.update(b"-" if parts.image is None else hashlib.sha256(parts.image).digest())
     return digest.hexdigest()
 
 

@@ -70,4 +70,4 @@ def is_own(address: Address) -> bool:
             probe.connect((str(address), 9))
         except OSError:
             return False  # no way there at all: connecting will say so
-        return probe.getsockname()[0] == str(address)
+        return bool(probe.getsockname()[0] == str(address))
