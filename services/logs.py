@@ -99,6 +99,8 @@ def configure_logging(
     for name in ("sqlalchemy.engine", "kombu", "amqp", "httpx", "httpcore", "urllib3", "PIL", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # A collector that is away would be told with every batch, and a full buffer with every span.
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
 
 
 def withhold_secrets(_logger: Any, _method: str, event: Event) -> Event:

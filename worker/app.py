@@ -24,6 +24,7 @@ from model.errors import ModelError
 from services.errors import AnimatoError, TemporaryError
 from services.logs import configure_logging
 from services.settings import Settings, load_settings
+from services.tracing import start_tracing, stop_tracing
 from worker.events import ChildOptions
 from worker.inference import InferenceChild, bundle_folders
 
@@ -48,10 +49,13 @@ def main() -> int:
         options = child_options(settings)
         child = InferenceChild(options)
         child.start()
+        # After the child's start: whoever asks for traces shall not wait longer for the first film.
+        start_tracing("worker")
         try:
             return serve(settings, child, options, name)
         finally:
             child.close()
+            stop_tracing()
     except SystemExit:
         return 0
     except (AnimatoError, ModelError) as error:

@@ -23,6 +23,7 @@ from services.jobs.contract import JobError, JobRecord, Lease, Stage
 from services.jobs.store import JobStore, LeaseLost
 from services.settings import Settings
 from services.storage import ObjectStore
+from services.tracing import Span
 from worker.events import ChildOptions, Died, Done, Failed, FramesDrawn, Order, Preview, Ready, StageStarted
 from worker.inference import InferenceChild, bundle_folders
 from worker.lease import LOADING_PATIENCE_S, LeaseKeeper, StageStalled
@@ -30,20 +31,11 @@ from worker.metrics import WorkerMetrics
 from worker.scratch import job_scratch
 from worker.stages import fetch_picture, store_result
 from worker.stopwatch import Stopwatch
+from worker.trail import PROGRESS, Trail, trace_attempt
 
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.1
-# Where a stage begins on the way from 0 to 1; drawing is nearly all of it.
-PROGRESS = {
-    Stage.FETCH: 0.0,
-    Stage.ALIGN: 0.02,
-    Stage.INVERT: 0.04,
-    Stage.MOVE: 0.07,
-    Stage.RENDER: 0.1,
-    Stage.ENCODE: 0.93,
-    Stage.STORE: 0.97,
-}
 MAX_RESPAWN_DELAY_S = 30.0
 
 
@@ -218,17 +210,17 @@ class Runner:
             return False
         if lease is None:
             return False
-        with structlog.contextvars.bound_contextvars(job_id=lease.record.id, attempt=lease.record.attempt):
+        with trace_attempt(lease.record, self._name) as span:
             self.current_job = lease.record.id
             with self._metrics.in_progress.track_inprogress():
-                self._run(lease)
+                self._run(lease, span)
             self.current_job = None
         while not self.stopping:
             if self._keep_child():  # a new one is loading after a death; the queue waits with us
                 return True
         return False
 
-    def _run(self, lease: Lease) -> None:
+    def _run(self, lease: Lease, span: Span) -> None:
         record = lease.record
         if record.attempt == 1 and record.started_at is not None:
             self._metrics.queue_wait.observe(max(0.0, (record.started_at - record.created_at).total_seconds()))
@@ -244,11 +236,12 @@ class Runner:
         began_s = time.monotonic()
         code = ""
         try:
-            with job_scratch() as scratch, keeper:
-                finish = self._work(lease, keeper, scratch)
+            with job_scratch() as scratch, keeper, Trail(keeper) as trail:
+                finish = self._work(lease, keeper, trail, scratch)
         except LeaseLost:
             self._stop_child_job(record.id)
             log.warning("lease_lost", consequence="nothing of this attempt is visible")
+            span.fail("lease-lost")
             return
         except JobCanceled:
             self._stop_child_job(record.id)
@@ -278,13 +271,16 @@ class Runner:
         status = self._insist(finish)
         if status in {"succeeded", "failed", "canceled"}:
             self._metrics.jobs.labels(status, "" if status == "succeeded" else code, record.model_id).inc()
+        span.note({"animato.status": status or "unknown"})
+        if code not in {"", "canceled", "drained"}:
+            span.fail(code)
         log.info("job_left", status=status or "unknown", code=code, seconds=round(time.monotonic() - began_s, 3))
 
-    def _work(self, lease: Lease, keeper: LeaseKeeper, scratch: Path) -> Callable[[], str]:
+    def _work(self, lease: Lease, keeper: LeaseKeeper, trail: Trail, scratch: Path) -> Callable[[], str]:
         """Do the job and return what makes its result visible."""
         record = lease.record
         watch = Stopwatch()
-        keeper.show(stage=Stage.FETCH, progress=PROGRESS[Stage.FETCH])
+        trail.enter(Stage.FETCH)
         with watch.time("fetch_s"):
             picture = fetch_picture(self._storage, record, scratch)
         bundle = self._folders[record.model_id]
@@ -293,8 +289,8 @@ class Runner:
         self._child.begin(Order(record.id, bundle, picture, record.options, record.seed, scratch, landmarks))
         if self._child.ready is None or record.model_id not in self._child.ready.bundles:
             keeper.touch(LOADING_PATIENCE_S)
-        done = self._listen(record, keeper)
-        keeper.show(stage=Stage.STORE, progress=PROGRESS[Stage.STORE])
+        done = self._listen(record, keeper, trail)
+        trail.enter(Stage.STORE)
         with watch.time("store_s"):
             output = store_result(self._storage, record, done)
         metrics = {"queue_s": _queue_s(record), **watch.seconds, **done.metrics}
@@ -313,7 +309,7 @@ class Runner:
 
         return finish
 
-    def _listen(self, record: JobRecord, keeper: LeaseKeeper) -> Done:
+    def _listen(self, record: JobRecord, keeper: LeaseKeeper, trail: Trail) -> Done:
         """Follow the child through the job. Raises whatever must end it."""
         share = PROGRESS[Stage.ENCODE] - PROGRESS[Stage.RENDER]
         drawn = 0
@@ -335,7 +331,7 @@ class Runner:
                 case Failed() if event.job_id == record.id:
                     raise event.to_error()
                 case StageStarted():
-                    keeper.show(stage=event.stage, progress=PROGRESS[event.stage])
+                    trail.enter(event.stage)
                 case FramesDrawn():
                     self._metrics.frames.inc(event.done - drawn)
                     drawn = event.done
