@@ -63,3 +63,10 @@ def oriented_jpeg(picture: Image.Image, orientation: int) -> bytes:
     exif[0x0112] = orientation
     exif[0x010E] = "A SECRET DESCRIPTION"
     return encode(picture, "JPEG", quality=95, exif=exif)
+
+
+def metadata_bomb() -> bytes:
+    """A photo with a comment of 200 KB that unpacks to 200 MB."""
+    text = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"A" * 200_000_000, 9))
+    photo = encode(make_photo())
+    return photo[:33] + text + photo[33:]

@@ -17,11 +17,9 @@ from pydantic import TypeAdapter
 
 import services.api.animations as animations_room
 import services.api.openapi as openapi_room
-import services.api.uploads as uploads_room
 from services.api.app import create_app
 from services.api.auth import make_authenticator
 from services.api.openapi import PATH, render_openapi
-from services.api.pictures import clean_picture
 from services.api.problems import STATUSES, TITLES
 from services.api.resources import Resources
 from services.api.schemas import Animation
@@ -300,7 +298,9 @@ def test_answers_are_as_described(client: TestClient, rooms: Resources) -> None:
     adapter.validate_json(client.get(url).content)
 
 
-def test_nothing_blocks_the_loop(client: TestClient, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_blocks_the_loop(
+    client: TestClient, rooms: Resources, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While a picture is decoded, other requests are answered: the decoder here waits for such an answer."""
     decoding, answered = threading.Event(), threading.Event()
     waited: list[bool] = []
@@ -308,9 +308,10 @@ def test_nothing_blocks_the_loop(client: TestClient, photo: bytes, monkeypatch: 
     def decode_slowly(*args: Any) -> Any:
         decoding.set()
         waited.append(answered.wait(PATIENCE_S))
-        return clean_picture(*args)
+        return decode(*args)
 
-    monkeypatch.setattr(uploads_room, "clean_picture", decode_slowly)
+    decode = rooms.pictures._decode
+    monkeypatch.setattr(rooms.pictures, "_decode", decode_slowly)
     statuses: list[int] = []
     posting = threading.Thread(target=lambda: statuses.append(post_photo(client, photo).status_code))
     posting.start()

@@ -1,21 +1,13 @@
-"""Turns the bytes of an uploaded picture into a clean RGB PNG, or says in words why it can't.
+"""What the headers of a picture say: format, size, frames and JPEG scans, read before any decoder sees a byte.
 
-Everything that a decoder would trust is read from the headers first: format, size, number of frames, number of JPEG
-scans. Only then Pillow decodes, with those three formats allowed. What is stored carries no metadata and no trailing
-bytes. Knows nothing of HTTP.
+Plain Python over bytes, so that hostile ones can do no more than be refused. Decodes nothing; knows nothing of HTTP.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import re
 import struct
-import warnings
 from dataclasses import dataclass
-
-import numpy as np
-from PIL import Image, ImageOps
 
 from services.errors import RequestError
 
@@ -26,9 +18,6 @@ MAX_JPEG_SEGMENTS = 5_000
 MAX_JPEG_FILL_BYTES = 65_536
 # Longest edge that all three formats and every later step can hold.
 MAX_SIDE_PX = 16_383
-# The fastest that zlib has for filtered rows (half the time of its default, and no larger): zlib's Z_RLE.
-PNG_COMPRESS_LEVEL = 1
-PNG_COMPRESS_TYPE = 3
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Ends a JPEG scan: a marker that is neither a stuffed zero, nor a restart, nor a fill byte.
@@ -47,17 +36,7 @@ class PictureLimits:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A clean picture: RGB PNG bytes, their SHA-256 and the size in px after EXIF orientation."""
-
-    png: bytes
-    sha256: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class _Header:
+class Header:
     """What the headers say, before anything is decoded."""
 
     format: str
@@ -66,26 +45,12 @@ class _Header:
     animated: bool = False
 
 
-def clean_picture(data: bytes, limits: PictureLimits) -> Picture:
-    """Check, decode, orient, flatten and re-encode a picture.
-
-    Transparency is laid over white, 16-bit values keep their high byte, CMYK and palettes become RGB.
+def read_header(data: bytes) -> Header:
+    """Return what the headers say.
 
     Raises:
-        RequestError: unsupported-media-type, image-corrupt, image-too-small or image-too-large.
+        RequestError: unsupported-media-type, image-corrupt.
     """
-    header = _read_header(data)
-    _check_header(header, limits)
-    pixels = _decode(data, header.format)
-    if min(pixels.size) < limits.min_side_px:  # headers that contradict themselves
-        raise _too_small(pixels.width, pixels.height, limits)
-    buffer = io.BytesIO()
-    pixels.save(buffer, "PNG", compress_level=PNG_COMPRESS_LEVEL, compress_type=PNG_COMPRESS_TYPE)
-    png = buffer.getvalue()
-    return Picture(png, hashlib.sha256(png).hexdigest(), pixels.width, pixels.height)
-
-
-def _read_header(data: bytes) -> _Header:
     if not data:
         raise RequestError("image-corrupt", "The picture is empty.", _ACCEPTED)
     try:
@@ -96,7 +61,7 @@ def _read_header(data: bytes) -> _Header:
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _read_webp_header(data)
     except (struct.error, IndexError) as error:
-        raise _corrupt() from error
+        raise corrupt() from error
     raise RequestError("unsupported-media-type", _name_format(data), _ACCEPTED)
 
 
@@ -113,15 +78,22 @@ def _name_format(data: bytes) -> str:
         (start.startswith(b"bm"), "a BMP"),
         (data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"), "a HEIC picture"),
         (data[4:12] in (b"ftypavif", b"ftypavis"), "an AVIF picture"),
+        (start.startswith(b"8bps"), "a Photoshop document"),
+        (data.startswith(b"\0\0\1\0"), "an icon"),
     )
     found = next((name for matched, name in names if matched), None)
     return f"The file is {found}, which is not accepted." if found else "The file is no JPEG, PNG or WebP picture."
 
 
-def _check_header(header: _Header, limits: PictureLimits) -> None:
+def check_header(header: Header, limits: PictureLimits) -> None:
+    """Refuse what must not reach a decoder.
+
+    Raises:
+        RequestError: image-corrupt, unsupported-media-type, image-too-large, image-too-small.
+    """
     width, height = header.width, header.height
     if width <= 0 or height <= 0:
-        raise _corrupt()
+        raise corrupt()
     if header.animated:
         raise RequestError(
             "unsupported-media-type",
@@ -136,12 +108,12 @@ def _check_header(header: _Header, limits: PictureLimits) -> None:
             max_pixels=limits.max_pixels,
         )
     if min(width, height) < limits.min_side_px:
-        raise _too_small(width, height, limits)
+        raise too_small(width, height, limits)
 
 
-def _read_png_header(data: bytes) -> _Header:
+def _read_png_header(data: bytes) -> Header:
     if data[12:16] != b"IHDR":
-        raise _corrupt()
+        raise corrupt()
     width, height = struct.unpack_from(">II", data, 16)
     # An animation announces itself before the first image data.
     position, animated = 8, False
@@ -151,25 +123,25 @@ def _read_png_header(data: bytes) -> _Header:
             break
         animated = animated or kind == b"acTL"
         position += 12 + length
-    return _Header("PNG", width, height, animated)
+    return Header("PNG", width, height, animated)
 
 
-def _read_webp_header(data: bytes) -> _Header:
+def _read_webp_header(data: bytes) -> Header:
     kind, body = data[12:16], data[20:30]
     if kind == b"VP8X":
         width = 1 + int.from_bytes(body[4:7], "little")
         height = 1 + int.from_bytes(body[7:10], "little")
-        return _Header("WEBP", width if len(body) == 10 else 0, height, bool(body[0] & 0x02))
+        return Header("WEBP", width if len(body) == 10 else 0, height, bool(body[0] & 0x02))
     if kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", body, 1)
-        return _Header("WEBP", 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
+        return Header("WEBP", 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
     if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
         width, height = struct.unpack_from("<HH", body, 6)
-        return _Header("WEBP", width & 0x3FFF, height & 0x3FFF)
-    raise _corrupt()
+        return Header("WEBP", width & 0x3FFF, height & 0x3FFF)
+    raise corrupt()
 
 
-def _read_jpeg_header(data: bytes) -> _Header:
+def _read_jpeg_header(data: bytes) -> Header:
     """Walk the markers to the end: size, and the number of scans (each one costs the decoder a whole pass)."""
     position, scans, segments, fill, width, height = 2, 0, 0, 0, 0, 0
     while position + 4 <= len(data):
@@ -182,14 +154,14 @@ def _read_jpeg_header(data: bytes) -> _Header:
             after = _skip_fill(data, position)
             fill += after - position
             if fill > MAX_JPEG_FILL_BYTES:
-                raise _corrupt()
+                raise corrupt()
             position = after
             continue
         if marker == 0xD9:
             break
         segments += 1
         if segments > MAX_JPEG_SEGMENTS:
-            raise _corrupt()
+            raise corrupt()
         if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # markers without a length
             position += 2
             continue
@@ -207,7 +179,7 @@ def _read_jpeg_header(data: bytes) -> _Header:
                     "Save the picture again as an ordinary JPEG or PNG.",
                 )
             position = _skip_scan(data, position)
-    return _Header("JPEG", width, height)
+    return Header("JPEG", width, height)
 
 
 def _skip_scan(data: bytes, position: int) -> int:
@@ -215,7 +187,7 @@ def _skip_scan(data: bytes, position: int) -> int:
     found = _SCAN_END.search(data, position)
     end = len(data) if found is None else found.start()
     if data.find(_LONG_FILL, position, end) >= 0:  # libjpeg would look at it again with each piece that Pillow hands it
-        raise _corrupt()
+        raise corrupt()
     return end
 
 
@@ -226,43 +198,8 @@ def _skip_fill(data: bytes, position: int) -> int:
     return run.end() - 1
 
 
-def _decode(data: bytes, picture_format: str) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=[picture_format]) as opened:
-                # A phone's MPO opens as JPEG with several pictures; the first is the photo.
-                assert picture_format == "JPEG" or getattr(opened, "n_frames", 1) == 1
-                opened.load()
-                return _flatten(_orient(opened))
-    # Decoders that are fed hostile bytes raise whatever they like; whatever it is, the picture is at fault.
-    except Exception as error:
-        raise _corrupt() from error
-
-
-def _orient(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    # Broken EXIF is common and no reason to refuse a photo: it is shown as it lies.
-    except Exception:  # noqa: BLE001
-        return picture
-
-
-def _flatten(picture: Image.Image) -> Image.Image:
-    """Return a plain RGB picture without metadata."""
-    if picture.mode.startswith("I"):  # 16-bit grey
-        values = np.asarray(picture).astype(np.int64).clip(0, 65_535) >> 8
-        picture = Image.fromarray(values.astype(np.uint8), "L")
-    if picture.has_transparency_data:
-        overlay = picture.convert("RGBA")
-        paper = Image.new("RGBA", overlay.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(paper, overlay)
-    plain = picture.convert("RGB")
-    plain.info = {}
-    return plain
-
-
-def _corrupt() -> RequestError:
+def corrupt() -> RequestError:
+    """Return the refusal of a picture that can't be decoded."""
     return RequestError(
         "image-corrupt",
         "The picture is damaged or cut off and can't be decoded.",
@@ -270,7 +207,8 @@ def _corrupt() -> RequestError:
     )
 
 
-def _too_small(width: int, height: int, limits: PictureLimits) -> RequestError:
+def too_small(width: int, height: int, limits: PictureLimits) -> RequestError:
+    """Return the refusal of a picture of this size."""
     return RequestError(
         "image-too-small",
         f"The picture has {width}×{height} px; the shorter edge must have at least {limits.min_side_px} px.",
