@@ -25,6 +25,7 @@ from services.api.resources import Poster, Reader, Resources, Rooms, Writer
 from services.api.schemas import PREFIX, Animation, AnimationList, describe_job
 from services.api.uploads import add_picture, read_submission
 from services.api.waiting import read_wait_s, wait_for_end
+from services.api.webhooks import check_webhook
 from services.errors import AnimatoError
 from services.jobs.contract import JobRecord, JobState
 
@@ -48,6 +49,7 @@ _ACCEPT_PROBLEMS = (
     "source-forbidden-address",
     "source-unreachable",
     "idempotency-mismatch",
+    "rate-limited",
     "queue-full",
     "not-ready",
     "storage-failed",
@@ -136,6 +138,8 @@ async def _accept(request: Request, rooms: Resources, owner: str, key: str | Non
     content_type = request.headers.get("Content-Type", "")
     clean, decoders = rooms.pictures.clean, rooms.decoders
     submission = await to_thread.run_sync(read_submission, body, content_type, clean, limiter=decoders)
+    if submission.options.webhook is not None:
+        await run_in_threadpool(check_webhook, rooms, owner, submission.options.webhook)
     if submission.image_url is not None:
         earlier = await run_in_threadpool(find_earlier, rooms, owner, submission, key)
         if earlier is not None:

@@ -65,6 +65,7 @@ def look_for_faces(rooms: Resources, submission: Submission) -> list[FaceFacts]:
         "image-too-large",
         "source-forbidden-address",
         "source-unreachable",
+        "rate-limited",
         "not-ready",
     ),
 )

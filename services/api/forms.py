@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from services.api.problems import Problem
+from services.api.problems import Problem, describe_responses
 from services.jobs.contract import AnimationOptions
 from services.outbound.urls import MAX_CHARACTERS
 
@@ -77,6 +78,7 @@ REQUEST_BODY: dict[str, Any] = {
                 "output": {"contentType": "application/json"},
                 "face": {"contentType": "application/json"},
                 "metadata": {"contentType": "application/json"},
+                "webhook": {"contentType": "application/json"},
                 "image": {"contentType": "image/jpeg, image/png, image/webp"},
             },
         },
@@ -142,6 +144,36 @@ def _drop_default_problems(document: dict[str, Any]) -> None:
         document["components"]["schemas"].pop(name, None)
 
 
+_RATE_HEADERS = {
+    "RateLimit-Policy": {
+        "description": '`"posts";q=600;w=60`: posts that are let through, and the seconds that they are counted over.',
+        "schema": {"type": "string"},
+    },
+    "RateLimit": {
+        "description": '`"posts";r=599;t=42`: how many are left, and the seconds until they are counted anew.',
+        "schema": {"type": "string"},
+    },
+}
+_CHALLENGE = {"WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type": "string"}}}
+
+
+def _describe_access(document: dict[str, Any]) -> None:
+    """Say of every route that asks for a key how it refuses; and that a service may ask for none (`ANIMATO_AUTH`)."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            answers = operation["responses"]
+            if "security" in operation:
+                operation["security"].append({})
+                refusals = describe_responses("unauthorized", "forbidden")
+                for status, answer in refusals.items():
+                    answers[str(status)] = answer | {"headers": deepcopy(_CHALLENGE)}
+            if "429" in answers:
+                for status in ("200", "201", "202", "429"):
+                    if status in answers:
+                        answers[status]["headers"] = answers[status].get("headers", {}) | deepcopy(_RATE_HEADERS)
+            operation["responses"] = dict(sorted(answers.items()))
+
+
 def install_description(app: FastAPI) -> None:
     """Make the app describe what FastAPI can't see: the forms that are read by hand, and the problem documents."""
 
@@ -156,6 +188,7 @@ def install_description(app: FastAPI) -> None:
                 routes=app.routes,
             )
             _drop_default_problems(document)
+            _describe_access(document)
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= problem.pop("$defs", {}) | {"Problem": problem} | make_form_schemas()
