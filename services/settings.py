@@ -7,6 +7,7 @@ local folder of objects, a queue server on loopback. This room imports no databa
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -52,9 +53,13 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65_535)
     auth: Literal["auto", "on", "off"] = Field("auto", description="API keys; auto: asked for unless on loopback.")
     trusted_hosts: Annotated[tuple[str, ...], NoDecode] = Field((), description="Names that requests may call it by.")
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), description="Sites whose pages may call it; * is all.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Sites whose pages may call it; * is all."
+    )
     key_rate_limit: int = Field(600, ge=0, description="Posts a minute with one key; 0: no limit.")
-    address_rate_limit: int = Field(60_000, ge=0, description="Posts a minute of one address without keys; 0: no limit.")
+    address_rate_limit: int = Field(
+        60_000, ge=0, description="Posts a minute of one address without keys; 0: no limit."
+    )
     owner_queue_limit: int = Field(1000, ge=0, description="Queued jobs of one owner of keys; 0: no limit.")
 
     lease_s: float = Field(30.0, gt=0)
@@ -67,6 +72,8 @@ class Settings(BaseSettings):
     worker_metrics_port: int = Field(0, ge=0, le=65_535, description="0: off.")
 
     queue_limit: int = Field(10_000, ge=1)
+    commit_batch: int = Field(64, ge=1, description="SQLite: writers that share a commit at most; 1: none do.")
+    min_free_bytes: int = Field(256 * 1024 * 1024, ge=0, description="Free disk below which nothing is accepted.")
     max_body_bytes: int = Field(20 * 1024 * 1024, ge=1024)
     max_pixels: int = Field(16_000_000, ge=1)
     min_side_px: int = Field(32, ge=1)
@@ -76,11 +83,16 @@ class Settings(BaseSettings):
         (), description="Hosts, host:port and networks that image_url and webhooks may call beside the public internet."
     )
     fetch_timeout_s: float = Field(10.0, gt=0, le=60, description="Longest time of fetching one image_url.")
+    webhook_concurrency: int = Field(16, ge=0, le=256, description="Calls under way at once in a process; 0: none.")
+    webhook_timeout_s: float = Field(10.0, gt=0, le=60, description="Longest time of one call of a webhook.")
+    webhook_delays_s: Annotated[tuple[float, ...], NoDecode] = Field(
+        (2, 10, 60, 300, 1800, 7200, 21_600, 54_000), max_length=20, description="Pauses between the tries of an event."
+    )
 
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("providers", "outbound_allow", "trusted_hosts", "cors_origins", mode="before")
+    @field_validator("providers", "outbound_allow", "trusted_hosts", "cors_origins", "webhook_delays_s", mode="before")
     @classmethod
     def _split_list(cls, value: object) -> object:
         """Accept ``"cuda, cpu"`` as it stands in an environment variable."""
@@ -94,6 +106,13 @@ class Settings(BaseSettings):
         unknown = sorted(set(value) - set(PROVIDERS))
         if unknown or not value:
             raise ValueError(f"choose from {', '.join(PROVIDERS)}; not {', '.join(unknown) or 'an empty list'}")
+        return value
+
+    @field_validator("webhook_delays_s")
+    @classmethod
+    def _know_delays(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 <= delay_s <= 7 * 86_400 for delay_s in value):
+            raise ValueError("each pause is a number of seconds between 0 and a week")
         return value
 
     @field_validator("trusted_hosts")
@@ -132,6 +151,11 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def keys_needed(self) -> bool:
+        """Whether clients must send an API key: as asked for, and with ``auto`` wherever others reach the service."""
+        return self.auth == "on" or (self.auth == "auto" and not is_loopback(self.host))
+
+    @property
     def resolved_database_url(self) -> str:
         """The database's URL, with the embedded default filled in."""
         return self.database_url or f"sqlite:///{self.data_dir / 'jobs.sqlite3'}"
@@ -147,6 +171,14 @@ class Settings(BaseSettings):
     def resolved_storage_url(self) -> str:
         """The object store's URL, with the embedded default filled in."""
         return self.storage_url or (self.data_dir / "objects").as_uri()
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address to bind is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def load_settings() -> Settings:

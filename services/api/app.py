@@ -18,8 +18,8 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
-from services.api import animations, events, faces, health, results
-from services.api.auth import make_authenticator, needs_keys
+from services.api import animations, events, faces, health, results, webhooks
+from services.api.auth import make_authenticator
 from services.api.bodies import BodyCap
 from services.api.boundary import Boundary
 from services.api.forms import install_description
@@ -29,6 +29,7 @@ from services.api.models import Catalogue
 from services.api.origins import Origins
 from services.api.problems import install_problems
 from services.api.resources import Resources
+from services.api.schemas import describe_job
 from services.api.site import install_site
 from services.api.sources import SourceFetcher
 from services.errors import TemporaryError
@@ -42,6 +43,7 @@ from services.queue import make_celery
 from services.settings import Settings, load_settings
 from services.storage import ObjectStore
 from services.tracing import start_tracing, stop_tracing
+from services.webhooks.courier import Courier
 
 START_PATIENCE_S = 30.0
 
@@ -73,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         store, storage = JobStore.from_settings(chosen), ObjectStore.from_settings(chosen)
         dispatcher, pictures = Dispatcher(make_celery(chosen)), PictureCleaner.from_settings(chosen)
-        authenticator = make_authenticator(chosen.auth, chosen.host, store)
+        authenticator = make_authenticator(chosen, store)
         app.state.resources = Resources(
             settings=chosen,
             store=store,
@@ -89,10 +91,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             sources=SourceFetcher(outbound, max_bytes=chosen.max_body_bytes, timeout_s=chosen.fetch_timeout_s),
         )
         await run_in_threadpool(_prepare, store, storage)
-        _log.info("started", keys_asked_for=needs_keys(chosen.auth, chosen.host), host=chosen.host)
+        courier = Courier.from_settings(chosen, store, outbound, describe=describe_job)
+        courier.start()
+        _log.info("started", keys_asked_for=chosen.keys_needed, host=chosen.host)
         try:
             yield
         finally:
+            await run_in_threadpool(courier.close)
             await run_in_threadpool(authenticator.close)
             await run_in_threadpool(dispatcher.close)
             await run_in_threadpool(pictures.close)
@@ -119,7 +124,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.http_metrics = metrics
     install_problems(app)
-    for router in (animations.router, faces.router, events.router, results.router, health.router):
+    for router in (animations.router, faces.router, events.router, results.router, webhooks.router, health.router):
         app.include_router(router)
     install_description(app)
     install_site(app, chosen.samples_dir, chosen.s3_public_endpoint)

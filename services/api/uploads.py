@@ -28,7 +28,7 @@ Fields = TypeVar("Fields", bound=BaseModel)
 JSON_TYPE = "application/json"
 MULTIPART_TYPE = "multipart/form-data"
 # Fields of the JSON form whose value is an object; as multipart fields they are JSON texts.
-_OBJECT_FIELDS = frozenset({"output", "metadata", "face"})
+_OBJECT_FIELDS = frozenset({"output", "metadata", "face", "webhook"})
 _INTEGER_FIELDS = frozenset({"frames", "fps", "seed", "deadline_s", "ttl_s"})
 _NUMBER_FIELDS = frozenset({"intensity", "duration_s"})
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
@@ -36,7 +36,6 @@ _MAX_JSON_DEPTH = 16
 _HINT_FIELDS = "See errors: it names each field that is wrong."
 _HINTS_UNKNOWN: Mapping[str, str] = {
     "prompts": "Write a sequence as one prompt: `smiling, then winking`.",
-    "webhook": "Webhooks are not offered: poll the job, or read its `events`.",
 }
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import structlog
 
@@ -21,6 +21,7 @@ from services.jobs.contract import JobRecord
 from services.jobs.deliveries import Delivery, Parcel
 from services.jobs.store import JobStore
 from services.outbound.client import Answered
+from services.settings import Settings
 from services.webhooks.receivers import Receivers
 from services.webhooks.schedule import choose_delay_s
 from services.webhooks.signing import sign
@@ -73,9 +74,24 @@ class Courier:
         self._under_way: set[threading.Thread] = set()
         self._thread = threading.Thread(target=self._loop, name="courier", daemon=True)
 
+    @classmethod
+    def from_settings(
+        cls, settings: Settings, store: JobStore, outbound: Posts, describe: Callable[[JobRecord], dict[str, Any]]
+    ) -> Self:
+        """Return the courier that the settings describe."""
+        return cls(
+            store,
+            outbound,
+            describe=describe,
+            concurrency=settings.webhook_concurrency,
+            timeout_s=settings.webhook_timeout_s,
+            delays_s=settings.webhook_delays_s,
+        )
+
     def start(self) -> None:
-        """Begin to deliver."""
-        self._thread.start()
+        """Begin to deliver, unless the concurrency is 0."""
+        if self._receivers.plan().free:
+            self._thread.start()
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Begin no more calls and wait for those under way; what takes longer is delivered by the next courier."""

@@ -141,7 +141,7 @@ def test_documented_defaults_are_the_real_ones(name: str) -> None:
     default = Settings.model_fields[name].get_default(call_default_factory=True)
     if hasattr(default, "get_secret_value"):
         default = default.get_secret_value()
-    shown = ",".join(default) if isinstance(default, tuple) else str(default)
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
     assert table[PREFIX + name.upper()] == (f"`{shown}`" if shown else "empty")
 
 

@@ -90,7 +90,7 @@ def pointers(problem: dict[str, Any]) -> list[str]:
         ({"ttl_s": 10**12}, "#/ttl_s"),
         ({"surprise": 1}, "#/surprise"),
         ({"image_url": "https://example.com/a.png"}, "#/image_url"),
-        ({"webhook": {}}, "#/webhook"),
+        ({"webhook": {}}, "#/webhook/url"),
         ({"options": {}}, "#/options"),
         ({"image": "x"}, "#/image"),
         ({"image_base64": 5}, "#/image_base64"),

@@ -1,0 +1,268 @@
+"""The routes of ``/v1/webhooks``: the delivery log, telling again, and the secrets that sign. Thin: the store decides.
+
+Also what a request for a webhook is checked for before its job is accepted.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal, Never
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Body, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse, Response
+
+from services.api.jobs import find_job
+from services.api.problems import describe_responses, make_pointer
+from services.api.resources import Resources, Rooms, WebhookManager
+from services.api.schemas import PREFIX as ANIMATIONS
+from services.errors import RequestError
+from services.jobs.contract import WebhookEvent, WebhookOptions
+from services.jobs.deliveries import Delivery
+from services.jobs.webhook_secrets import WebhookSecret
+from services.webhooks.signing import make_secret
+
+PREFIX = "/v1/webhooks"
+DEFAULT_OVERLAP_S = 86_400
+MAX_OVERLAP_S = 30 * 86_400
+
+router = APIRouter(tags=["webhooks"])
+
+DeliveryState = Literal["pending", "delivered", "failed"]
+_PRIVATE = {"Cache-Control": "private, no-cache"}
+
+
+class WebhookTry(BaseModel):
+    """One try to tell an event: the receiver's status, or why there was none."""
+
+    number: int
+    at: datetime
+    status: int | None = Field(description="Of the receiver's answer; null when it gave none.")
+    reason: str | None = Field(description="Why this try was no delivery; null when it was one.")
+    duration_s: float
+
+
+class WebhookDelivery(BaseModel):
+    """One event on its way to a receiver."""
+
+    id: str = Field(description="What the receiver finds in `webhook-id`, the same in every try.")
+    object: Literal["webhook_delivery"] = "webhook_delivery"
+    job_id: str
+    event: WebhookEvent
+    url: str
+    state: DeliveryState
+    created_at: datetime
+    next_at: datetime | None = Field(description="When it is tried next; null when it is not.")
+    delivered_at: datetime | None
+    tries: list[WebhookTry] = Field(description="The latest 50, the first of them first.")
+
+
+class WebhookDeliveryList(BaseModel):
+    """One page of deliveries, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[WebhookDelivery]
+    next_cursor: str | None
+
+
+class WebhookSecretFacts(BaseModel):
+    """A secret that signs now, without the secret itself: that is shown once, when it is made."""
+
+    id: str
+    object: Literal["webhook_secret"] = "webhook_secret"
+    created_at: datetime
+    expires_at: datetime | None = Field(description="Null: it signs until it is replaced.")
+
+
+class NewWebhookSecret(WebhookSecretFacts):
+    """A secret that was just made."""
+
+    secret: str = Field(description="`whsec_` and base64, as Standard Webhooks has it. Nobody can read it again.")
+
+
+class WebhookSecretList(BaseModel):
+    """The secrets that sign now, newest first: at most two."""
+
+    object: Literal["list"] = "list"
+    data: list[WebhookSecretFacts]
+
+
+class Rotation(BaseModel):
+    """How a new secret takes over from the one before."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    overlap_s: int = Field(
+        DEFAULT_OVERLAP_S, ge=0, le=MAX_OVERLAP_S, description="So long the secret before signs along; 0: it ends now."
+    )
+
+
+class DeliveryQuery(BaseModel):
+    """Which deliveries to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(20, ge=1, le=100)
+    cursor: str | None = Field(None, max_length=512, description="`next_cursor` of the page before.")
+    job_id: str | None = Field(None, max_length=64, description="Of this animation alone.")
+    state: DeliveryState | None = None
+
+
+@router.get(
+    PREFIX + "/deliveries",
+    response_model=WebhookDeliveryList,
+    summary="List webhook deliveries",
+    responses={
+        200: {"headers": {"Link": {"description": 'rel="next"', "schema": {"type": "string"}}}},
+        **describe_responses("validation-failed", "not-ready"),
+    },
+)
+def list_deliveries(rooms: Rooms, owner: WebhookManager, query: Annotated[DeliveryQuery, Query()]) -> Response:
+    """List what was told or is to be told of your jobs, with every try; kept as long as the job is."""
+    deliveries, next_cursor = rooms.store.list_deliveries(
+        owner, query.limit, query.cursor, job_id=query.job_id, state=query.state
+    )
+    headers = dict(_PRIVATE)
+    if next_cursor is not None:
+        following = query.model_dump(mode="json", exclude_none=True) | {"cursor": next_cursor}
+        headers["Link"] = f'<{PREFIX}/deliveries?{urlencode(following)}>; rel="next"'
+    return _answer_list(deliveries, next_cursor, headers)
+
+
+@router.get(
+    ANIMATIONS + "/{job_id}/deliveries",
+    response_model=WebhookDeliveryList,
+    summary="List an animation's webhook deliveries",
+    responses=describe_responses("not-found", "not-ready"),
+)
+def list_deliveries_of_animation(job_id: str, rooms: Rooms, owner: WebhookManager) -> Response:
+    """Return what was told or is to be told of this job; nothing before its end, or where no webhook was asked for."""
+    record = find_job(rooms.store, job_id, owner)
+    deliveries, _ = rooms.store.list_deliveries(owner, job_id=record.id)
+    return _answer_list(deliveries, None, _PRIVATE)
+
+
+@router.get(
+    PREFIX + "/deliveries/{delivery_id}",
+    response_model=WebhookDelivery,
+    summary="Look at a webhook delivery",
+    responses=describe_responses("not-found", "not-ready"),
+)
+def get_delivery(delivery_id: str, rooms: Rooms, owner: WebhookManager) -> Response:
+    """Return one delivery with every try."""
+    delivery = rooms.store.get_delivery(delivery_id, owner)
+    if delivery is None:
+        raise RequestError(
+            "not-found",
+            "There is no delivery with this id.",
+            "Check the id; deliveries are removed with their animation.",
+        )
+    return JSONResponse(_describe(delivery).model_dump(mode="json"), headers=_PRIVATE)
+
+
+@router.post(
+    PREFIX + "/deliveries/{delivery_id}/redeliver",
+    status_code=202,
+    response_model=WebhookDelivery,
+    summary="Tell an event again",
+    responses=describe_responses("not-found", "not-ready"),
+)
+def redeliver(delivery_id: str, rooms: Rooms, owner: WebhookManager) -> Response:
+    """Tell the event again, at once and with all its tries before it, whatever became of it; its id stays the same."""
+    delivery = rooms.store.redeliver(delivery_id, owner)
+    return JSONResponse(_describe(delivery).model_dump(mode="json"), 202, headers=_PRIVATE)
+
+
+@router.get(
+    PREFIX + "/secrets",
+    response_model=WebhookSecretList,
+    summary="List webhook secrets",
+    responses=describe_responses("not-ready"),
+)
+def list_secrets(rooms: Rooms, owner: WebhookManager) -> Response:
+    """Return which secrets sign your webhooks now, without the secrets."""
+    data = [_describe_secret(made).model_dump(mode="json") for made in rooms.store.list_webhook_secrets(owner)]
+    return JSONResponse({"object": "list", "data": data}, headers=_PRIVATE)
+
+
+@router.post(
+    PREFIX + "/secrets",
+    status_code=201,
+    response_model=NewWebhookSecret,
+    summary="Make or rotate the webhook secret",
+    responses=describe_responses("bad-request", "validation-failed", "payload-too-large", "not-ready"),
+)
+def create_secret(rooms: Rooms, owner: WebhookManager, rotation: Annotated[Rotation | None, Body()] = None) -> Response:
+    """Make a secret that signs from now on; the one before signs along for a while, any older one ends."""
+    rotation = rotation or Rotation()
+    made = rooms.store.add_webhook_secret(owner, make_secret(), rotation.overlap_s)
+    shown = NewWebhookSecret(**_describe_secret(made).model_dump(), secret=made.secret)
+    return JSONResponse(shown.model_dump(mode="json"), 201, headers={"Cache-Control": "no-store"})
+
+
+@router.delete(
+    PREFIX + "/secrets/{secret_id}",
+    status_code=204,
+    response_class=Response,
+    summary="End a webhook secret",
+    responses={204: {"description": "It signs nothing any more."}, **describe_responses("not-found", "not-ready")},
+)
+def delete_secret(secret_id: str, rooms: Rooms, owner: WebhookManager) -> Response:
+    """End a secret at once, e.g. one that leaked. Without any, webhooks wait for a new one while they are tried."""
+    if not rooms.store.delete_webhook_secret(owner, secret_id):
+        raise RequestError(
+            "not-found", "There is no webhook secret with this id.", "GET /v1/webhooks/secrets lists those that sign."
+        )
+    return Response(status_code=204)
+
+
+def check_webhook(rooms: Resources, owner: str, webhook: WebhookOptions) -> None:
+    """Refuse a webhook that could never be delivered, as far as that can be told without calling it.
+
+    Raises:
+        RequestError: validation-failed with a pointer to what is wrong.
+    """
+    try:
+        rooms.outbound.check_url(webhook.url)
+    except RequestError as error:
+        _refuse(error.message, ("webhook", "url"), error.hint)
+    if not rooms.store.list_webhook_secrets(owner):
+        _refuse(
+            "The webhook can't be signed: no secret was made yet.",
+            ("webhook",),
+            "Make one with POST /v1/webhooks/secrets, and check webhooks with it in your receiver.",
+        )
+
+
+def _refuse(detail: str, where: tuple[str, ...], hint: str) -> Never:
+    problem = {"pointer": make_pointer(where), "detail": detail}
+    raise RequestError("validation-failed", detail, hint, errors=[problem])
+
+
+def _answer_list(deliveries: list[Delivery], next_cursor: str | None, headers: dict[str, str]) -> Response:
+    data = [_describe(delivery).model_dump(mode="json") for delivery in deliveries]
+    return JSONResponse({"object": "list", "data": data, "next_cursor": next_cursor}, headers=headers)
+
+
+def _describe(delivery: Delivery) -> WebhookDelivery:
+    return WebhookDelivery(
+        id=delivery.id,
+        job_id=delivery.job_id,
+        event=WebhookEvent(delivery.event),
+        url=delivery.url,
+        state=delivery.state,
+        created_at=delivery.created_at,
+        next_at=delivery.next_at if delivery.state == "pending" else None,
+        delivered_at=delivery.delivered_at,
+        tries=[
+            WebhookTry(
+                number=line.number, at=line.at, status=line.status, reason=line.reason, duration_s=line.duration_s
+            )
+            for line in delivery.log
+        ],
+    )
+
+
+def _describe_secret(made: WebhookSecret) -> WebhookSecretFacts:
+    return WebhookSecretFacts(id=made.id, created_at=made.created_at, expires_at=made.expires_at)
