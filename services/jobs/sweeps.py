@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 
 from services.jobs.attempts import Attempts
 from services.jobs.contract import TERMINAL_STATES, JobError, JobState, json_safe
+from services.jobs.figures import count_ends, fold_ends
 from services.jobs.outbox import announce
 from services.jobs.tables import jobs
 
@@ -69,11 +70,13 @@ class Sweeps(Attempts):
                 requeued = self._sweep_to(
                     connection, moment, lapsed, {"state": JobState.QUEUED, "crashes": jobs.c.crashes + 1}, sa.true()
                 )
+            expired = self._expire(connection, moment)
+            fold_ends(connection)
             return SweepReport(
                 requeued=requeued,
                 failed=failed,
                 canceled=canceled,
-                expired=self._expire(connection, moment),
+                expired=expired,
                 due=connection.execute(
                     sa.select(sa.func.count()).where(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= moment)
                 ).scalar_one(),
@@ -107,6 +110,7 @@ class Sweeps(Attempts):
         swept = list(connection.execute(statement.returning(jobs.c.id)).scalars())
         if values["state"] in TERMINAL_STATES:
             announce(connection, swept, now)
+            count_ends(connection, swept)
         return swept
 
     def _expire(self, connection: Connection, now: datetime) -> list[str]:
@@ -137,6 +141,7 @@ class Sweeps(Attempts):
         )
         expired = list(connection.execute(statement.returning(jobs.c.id)).scalars())
         announce(connection, expired, now)
+        count_ends(connection, expired)
         return expired
 
     @staticmethod

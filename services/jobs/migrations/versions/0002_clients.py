@@ -1,4 +1,4 @@
-"""Keys of clients, webhooks with their secrets, outbox and log, and the trace of a request."""
+"""Keys of clients, webhooks with their secrets, outbox and log, the trace of a request, and counts of ends."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -69,10 +69,32 @@ def upgrade() -> None:
         sa.Column("duration_s", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("delivery_id", "number", name=op.f("pk_webhook_tries")),
     )
+    op.create_table(
+        "job_ends",
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("code", sa.String(length=64), nullable=False),
+        sa.Column("model_id", sa.String(length=128), nullable=False),
+        sa.Column("jobs", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_job_ends")),
+    )
+    _count_what_has_ended()
+
+
+def _count_what_has_ended() -> None:
+    jobs = sa.table("jobs", sa.column("state"), sa.column("error", sa.JSON()), sa.column("model_id"))
+    ends = sa.table("job_ends", *(sa.column(name) for name in ("state", "code", "model_id", "jobs")))
+    code = sa.func.coalesce(jobs.c.error["code"].as_string(), "")
+    ended = (
+        sa.select(jobs.c.state, code, jobs.c.model_id, sa.func.count())
+        .where(jobs.c.state.not_in(["queued", "running"]))
+        .group_by(jobs.c.state, code, jobs.c.model_id)
+    )
+    op.execute(sa.insert(ends).from_select(["state", "code", "model_id", "jobs"], ended))
 
 
 def downgrade() -> None:
     """Drop them again."""
-    for table in ("webhook_tries", "webhook_deliveries", "webhook_secrets", "api_keys"):
+    for table in ("job_ends", "webhook_tries", "webhook_deliveries", "webhook_secrets", "api_keys"):
         op.drop_table(table)
     op.drop_column("jobs", "traceparent")
