@@ -13,7 +13,7 @@ try:
 except ModuleNotFoundError:  # installed without the cli extra
     sys.exit("animato: the command line is not installed. Install it with: pip install -e '.[cli]'")
 
-from cli import animate, demo, doctor, models, up
+from cli import animate, demo, doctor, keys, models, up
 from cli.console import EXIT_FAILURE, EXIT_INTERRUPTED, describe, show_failure
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ app.command("demo")(demo.demo)
 app.command("animate")(animate.animate)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

@@ -40,9 +40,12 @@ SAYING = {
 def demo(
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the face does.")] = "smiling",
     image: Annotated[
-        Path | None, typer.Option(help="A face [default: the first of samples/].", exists=True, dir_okay=False)
+        Path | None, typer.Option(help="A face (default: the first of samples/).", exists=True, dir_okay=False)
     ] = None,
     url: Annotated[str | None, typer.Option(help="A running service; without it one is started and stopped.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(help="Where that service asks for one.", envvar="ANIMATO_API_KEY", show_envvar=True)
+    ] = None,
     out_dir: Annotated[Path, typer.Option(help="Where the film and its strip go.", file_okay=False)] = Path("out"),
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same film.")] = 7,
 ) -> None:
@@ -56,7 +59,7 @@ def demo(
     video, strip = out_dir / f"{name}.mp4", out_dir / f"{name}-strip.png"
     with _running_service(url) as base_url:
         posted = time.perf_counter()
-        job = run_job(base_url, picture, {"prompt": prompt, "seed": str(seed)}, video)
+        job = run_job(base_url, picture, {"prompt": prompt, "seed": str(seed)}, video, api_key)
         fetched = time.perf_counter()
         from worker.strip import write_strip
 
@@ -91,7 +94,14 @@ def _running_service(url: str | None) -> Iterator[str]:
     from services.settings import load_settings
 
     with tempfile.TemporaryDirectory(prefix="animato-demo-") as folder, ExitStack() as stack:
-        own = {"data_dir": Path(folder), "host": "127.0.0.1", "port": 0, "database_url": "", "storage_url": ""}
+        own = {
+            "auth": "off",
+            "data_dir": Path(folder),
+            "host": "127.0.0.1",
+            "port": 0,
+            "database_url": "",
+            "storage_url": "",
+        }
         settings = load_settings().model_copy(update=own)
         settings.model_fields_set.discard("redis_url")  # a queue server of its own, whatever the environment names
         with err().status("Starting the service: queue, API, worker"):
@@ -99,15 +109,18 @@ def _running_service(url: str | None) -> Iterator[str]:
         yield base_url
 
 
-def run_job(base_url: str, picture: Path, fields: dict[str, str], video: Path) -> dict[str, Any]:
+def run_job(
+    base_url: str, picture: Path, fields: dict[str, str], video: Path, api_key: str | None = None
+) -> dict[str, Any]:
     """Post a face, show the job's progress until it ends, fetch the film; return the finished job.
 
     Raises: RequestError, PermanentError with the service's own words.
     """
     import httpx
 
+    headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
     try:
-        with httpx.Client(base_url=base_url, timeout=30.0, follow_redirects=True) as client:
+        with httpx.Client(base_url=base_url, timeout=30.0, follow_redirects=True, headers=headers) as client:
             with picture.open("rb") as file:
                 job = _read(client.post("/v1/animations", data=fields, files={"image": (picture.name, file)}))
             job = _watch(client, job)

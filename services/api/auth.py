@@ -7,13 +7,12 @@ for is one of the names at the end of ``resources``.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import structlog
 from fastapi.security import APIKeyHeader, HTTPBearer
@@ -22,6 +21,7 @@ from starlette.requests import Request
 
 from services.errors import AnimatoError, RequestError
 from services.jobs.keys import USED_TO_S, KeyProof, Keys, hash_key, read_key_id
+from services.settings import Settings
 
 ANONYMOUS = "anonymous"
 # A key that was revoked opens nothing after this time, on any replica; a busy key is looked up this often.
@@ -58,22 +58,9 @@ class Authenticator(Protocol):
         """Let go of whatever is held."""
 
 
-def make_authenticator(auth: Literal["auto", "on", "off"], host: str, keys: Keys) -> Authenticator:
-    """Return the authenticator of a service that is bound to ``host``."""
-    return KeyReader(keys) if needs_keys(auth, host) else _Anybody()
-
-
-def needs_keys(auth: Literal["auto", "on", "off"], host: str) -> bool:
-    """Return whether clients must send a key: as asked for, and with ``auto`` wherever others can reach the service."""
-    return auth == "on" or (auth == "auto" and not is_loopback(host))
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address to bind is reachable from this machine alone."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
+def make_authenticator(settings: Settings, keys: Keys) -> Authenticator:
+    """Return the authenticator that the settings ask for."""
+    return KeyReader(keys) if settings.keys_needed else _Anybody()
 
 
 class _Anybody:

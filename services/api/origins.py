@@ -16,10 +16,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.api.auth import is_loopback, needs_keys
 from services.api.problems import answer_error
 from services.errors import RequestError
-from services.settings import Settings
+from services.settings import Settings, is_loopback
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS = ("GET", "HEAD", "POST", "DELETE")
@@ -97,7 +96,7 @@ def _choose_hosts(settings: Settings) -> tuple[str, ...] | None:
         return None
     if settings.trusted_hosts:
         return settings.trusted_hosts
-    if needs_keys(settings.auth, settings.host) or not is_loopback(settings.host):
+    if settings.keys_needed or not is_loopback(settings.host):
         return None  # a key protects it, or whoever put it there without one has something in front of it
     return ()
 
