@@ -105,6 +105,9 @@ _HINTS_OF_STATUSES: Mapping[int, str] = {
     405: "The Allow header lists the methods of this route.",
 }
 
+# Not the client's fault for good, though no error of ours: what is outside may have changed by the next try.
+_RETRYABLE = frozenset({"idempotency-conflict", "source-unreachable"})
+
 INTERNAL_DETAIL = "The service met an error that it did not expect; nothing was changed by this answer."
 INTERNAL_HINT = "Try again; if it happens again, report the X-Request-ID header of this answer."
 
@@ -163,7 +166,7 @@ def answer_error(error: AnimatoError) -> Response:
     """Return the problem document of an error of our own tree."""
     code = error.code if error.code in STATUSES else "internal"
     status = STATUSES[code]
-    retryable = error.retryable or status in (429, 503) or code == "idempotency-conflict"
+    retryable = error.retryable or status in (429, 503) or code in _RETRYABLE
     headers: dict[str, str] = {}
     if status in (429, 503):
         headers["Retry-After"] = str(max(1, round(getattr(error, "delay_s", 5.0))))

@@ -7,6 +7,7 @@ of bytes and time. No environment variable puts a proxy in between.
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ from services.settings import Settings
 MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _AGENT = "animato/1"
+# Handed on as it is: joining would repair what is wrong with it.
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -102,7 +105,7 @@ class Outbound:
             with self._open(target, deadline) as exchange:
                 head = exchange.ask("GET", target, headers)
                 if head.status in _REDIRECTS:
-                    target = _follow(target, head)
+                    target = self._follow(target, head)
                     continue
                 return Fetched(_read(exchange, head, max_bytes), _media_type(head), target.url)
         raise _unreachable(f"it redirects more than {MAX_REDIRECTS} times")
@@ -119,6 +122,26 @@ class Outbound:
         with self._open(target, deadline) as exchange:
             head = exchange.ask("POST", target, [("User-Agent", _AGENT), *headers.items()], body)
         return Answered(head.status, time.monotonic() - started_s)
+
+    def _follow(self, target: Target, head: Head) -> Target:
+        """Return where a redirect leads, judged as far as that needs no look-up."""
+        location = head.headers.get("location", "")
+        if not location:
+            raise _unreachable("it redirects to nowhere")
+        # Servers send raw UTF-8 here though they should not; the fragment is for browsers.
+        address = quote(location.encode("latin-1"), safe=_PRINTABLE).partition("#")[0]
+        if address.startswith("//"):
+            address = f"{target.scheme}:{address}"
+        elif not _ABSOLUTE.match(address):
+            address = urljoin(target.url, address)
+        try:
+            following = parse_url(address)
+            self._guard.check(following)
+        except RequestError as error:
+            if error.code == "source-forbidden-address":
+                raise
+            raise _unreachable("it redirects to something that is no https URL") from error
+        return following
 
     @contextmanager
     def _open(self, target: Target, deadline: Deadline) -> Iterator[Exchange]:
@@ -137,22 +160,6 @@ class Outbound:
             raise _unreachable("its host can't be found or does not answer") from error
         except h11.ProtocolError as error:
             raise _unreachable("its answer is no proper HTTP") from error
-
-
-def _follow(target: Target, head: Head) -> Target:
-    location = head.headers.get("location", "")
-    if not location:
-        raise _unreachable("it redirects to nowhere")
-    # Servers send raw UTF-8 here though they should not; the fragment is for browsers.
-    address = quote(location.encode("latin-1"), safe=_PRINTABLE).partition("#")[0]
-    try:
-        return parse_url(urljoin(target.url, address))
-    except ValueError as error:
-        raise _unreachable("it redirects to something that is no URL") from error
-    except RequestError as error:
-        if error.code == "source-forbidden-address":
-            raise
-        raise _unreachable("it redirects to something that is no https URL") from error
 
 
 def _read(exchange: Exchange, head: Head, max_bytes: int) -> bytes:
