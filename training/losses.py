@@ -60,14 +60,21 @@ def psnr_db(drawn: Tensor, truth: Tensor) -> Tensor:
     return (-10 * torch.log10(mse)).mean()
 
 
+NEAR = 0.03
+"""Share of the teacher's size below which a motion counts as found: there the loss is round, not pointed."""
+
+
 def relative_motion_loss(delta_ws: Tensor, teacher: Tensor, floor: float) -> Tensor:
-    """Give |Δ − Δ*|² ÷ |Δ*|² of each motion, with a floor under the divisor for teachers that stand still.
+    """Give |Δ − Δ*| ÷ |Δ*| of each motion over its frames, with a floor under the divisor for teachers that stand still.
+
+    Not squared: of a sentence that may mean two things the mean of squares asks for half of each, the mean of distances
+    for the likelier one in full (a geometric median in place of a mean; docs/decisions/0027).
 
     Shapes: delta_ws, teacher [N,T,rows,w_dim] → scalar.
     """
     error = (delta_ws - teacher).square().sum((2, 3)).mean(1)
     size = teacher.square().sum((2, 3)).mean(1)
-    return (error / (size + floor)).mean()
+    return ((error / (size + floor) + NEAR**2).sqrt() - NEAR).mean()
 
 
 def directional_loss(image_change: Tensor, text_change: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The motion stage: sentence and face → delta_ws, taught by trajectories that the renderer's factors spell out.
 
 The teacher moves a face's factors towards the sentence's targets, smoothly in time. The network is held to these
-changes of factors, |δ − δ*|² ÷ |δ*|²; its mapper turns them into Δ = mapping(factors + δ) − mapping(factors).
+changes of factors, |δ − δ*| ÷ |δ*|; its mapper turns them into Δ = mapping(factors + δ) − mapping(factors).
 No picture is drawn. The generator and both towers are frozen.
 """
 

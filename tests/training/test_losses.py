@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,9 +57,18 @@ def test_psnr():
 def test_relative_motion_loss_is_the_share_of_the_teacher():
     teacher = torch.ones(2, 5, 3, 4)
     assert relative_motion_loss(teacher, teacher, 0.1) == 0
-    assert relative_motion_loss(torch.zeros_like(teacher), teacher, 0.0) == pytest.approx(1.0)
+    assert relative_motion_loss(torch.zeros_like(teacher), teacher, 0.0) == pytest.approx(1.0, abs=0.04)
+    half, all_of_it = (float(relative_motion_loss((1 - share) * teacher, teacher, 0.0)) for share in (0.5, 1.0))
+    assert all_of_it == pytest.approx(2 * half, rel=0.05)  # a distance and not its square
     still = torch.zeros_like(teacher)
     assert torch.isfinite(relative_motion_loss(teacher, still, 0.5))
+
+
+def test_of_two_readings_the_likelier_one_is_followed_in_full():
+    teachers = torch.tensor([1.0, 1.0, -1.0]).reshape(3, 1, 1, 1)  # two of three such sentences mean it
+    asked = torch.linspace(-1, 1, 41)
+    losses = [float(relative_motion_loss(torch.full_like(teachers, float(a)), teachers, 0.0)) for a in asked]
+    assert asked[int(np.argmin(losses))] == pytest.approx(1.0)  # the mean of squares would ask for a third
 
 
 def test_directional_loss_looks_at_direction_alone():
