@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from services.errors import JobCanceled, PermanentError
+from services.jobs.commits import MOST_TOGETHER
 from services.jobs.contract import (
     TERMINAL_STATES,
     JobError,
@@ -25,6 +26,8 @@ from services.jobs.contract import (
     json_safe,
 )
 from services.jobs.database import Clock, Database
+from services.jobs.fairness import CLAIM_ORDER
+from services.jobs.figures import count_ends
 from services.jobs.outbox import announce
 from services.jobs.tables import jobs, record_from_row
 
@@ -61,7 +64,7 @@ class Attempts(Database):
         max_crashes: so many lost workers fail a job with ``worker-lost``.
         max_retries: so many releases are allowed before the reason becomes the job's error.
         result_ttl_s: how long the stored input of a job without a result is kept.
-        clock: see ``Database``.
+        commit_batch, clock: see ``Database``.
     """
 
     def __init__(
@@ -71,9 +74,10 @@ class Attempts(Database):
         max_crashes: int = 3,
         max_retries: int = 8,
         result_ttl_s: float = DEFAULT_RESULT_TTL_S,
+        commit_batch: int = MOST_TOGETHER,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(url, clock=clock)
+        super().__init__(url, commit_batch=commit_batch, clock=clock)
         self._max_crashes = max_crashes
         self._max_retries = max_retries
         self._ttl = timedelta(seconds=result_ttl_s)
@@ -81,7 +85,7 @@ class Attempts(Database):
     # -- an attempt ---------------------------------------------------------------------------------------------------
 
     def claim(self, worker: str, lease_s: float, *, model_ids: Collection[str] | None = None) -> Lease | None:
-        """Take the next due job, or return None when there is none.
+        """Take the next due job, or return None when there is none; clients take turns (``fairness``).
 
         Args:
             worker: the name that ``beat_worker`` uses.
@@ -98,7 +102,7 @@ class Attempts(Database):
                     # A deadline is for the start: a job that lost its worker afterwards is not late.
                     sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > now, jobs.c.started_at.is_not(None)),
                 )
-                .order_by(jobs.c.priority, jobs.c.created_at, jobs.c.id)
+                .order_by(*CLAIM_ORDER)
                 .limit(1)
                 .with_for_update(skip_locked=True)  # SQLite has one writer and ignores it
             )
@@ -301,8 +305,10 @@ class Attempts(Database):
         changed = connection.execute(statement.values(self._completed(values | {"revision": jobs.c.revision + 1}, now)))
         if changed.rowcount != 1:
             raise LeaseLost(lease.record.id)
-        if values.get("state") in TERMINAL_STATES and lease.record.options.webhook is not None:
-            announce(connection, [lease.record.id], now)
+        if values.get("state") in TERMINAL_STATES:
+            count_ends(connection, [lease.record.id])
+            if lease.record.options.webhook is not None:
+                announce(connection, [lease.record.id], now)
 
     @staticmethod
     def _held_row(connection: Connection, lease: Lease, now: datetime) -> sa.Row[*tuple[Any, ...]]:

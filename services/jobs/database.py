@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from services.errors import PermanentError, TemporaryError
+from services.jobs.commits import MOST_TOGETHER, SharedCommits
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 10.0
@@ -40,11 +41,12 @@ class Database:
 
     Args:
         url: ``sqlite:///path`` or ``postgresql+psycopg://…``.
+        commit_batch: so many writers of this process share one commit at most (SQLite only).
         clock: returns the aware current time; only tests pass one. Without it the clock of truth is the database
             server's for PostgreSQL (hosts disagree, leases must not) and this host's for SQLite.
     """
 
-    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+    def __init__(self, url: str, *, commit_batch: int = MOST_TOGETHER, clock: Clock | None = None) -> None:
         try:
             self._url = sa.make_url(url)
         except sa.exc.ArgumentError:
@@ -59,7 +61,7 @@ class Database:
         else:
             raise _refuse_url()
         # SQLite has one writer: the threads of this process queue for it here, processes in _begin_writing.
-        self._writer: AbstractContextManager[Any] = threading.Lock() if self.is_sqlite else nullcontext()
+        self._commits = SharedCommits(self._writing_engine, commit_batch) if self.is_sqlite else None
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
@@ -70,7 +72,8 @@ class Database:
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         """Run one write transaction, durable when the block is left. Raises: TemporaryError("not-ready")."""
-        with _translated(), self._writer, self._writing_engine.begin() as connection:
+        transaction = self._writing_engine.begin() if self._commits is None else self._commits.write()
+        with _translated(), transaction as connection:
             yield connection
 
     def _now(self, connection: Connection) -> datetime:

@@ -84,11 +84,25 @@ jobs = sa.Table(
     sa.Column("token", sa.String(64)),
     sa.Column("lease_expires_at", UtcDateTime),
     sa.Column("traceparent", sa.String(64)),  # W3C trace context of the request that made the job
-    sa.Index(None, "state", "priority", "created_at", "id"),  # claim, queue position, counts
+    sa.Column("turn", sa.BigInteger, server_default=sa.text("0"), nullable=False),  # see fairness
+    sa.Index(None, "state", "turn", "priority", "created_at", "id"),  # claim, queue position, counts
+    sa.Index(None, "state", "owner", "priority", "turn"),  # a client's own queue
     sa.Index(None, "state", "lease_expires_at"),  # lapsed leases
     sa.Index(None, "state", "deadline_at"),
     sa.Index(None, "swept_at", "expires_at"),  # outdated results
     sa.Index(None, "owner", "created_at", "id"),  # pages
+)
+
+# How many jobs have ended how. Ends add rows, the sweeper folds them: nobody waits for anybody, and removing a job
+# takes nothing back.
+job_ends = sa.Table(
+    "job_ends",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("code", sa.String(64), nullable=False),  # of its error; empty: none
+    sa.Column("model_id", sa.String(128), nullable=False),
+    sa.Column("jobs", sa.Integer, nullable=False),
 )
 
 idempotency = sa.Table(
