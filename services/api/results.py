@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from services.api.conditional import matches
@@ -20,8 +21,13 @@ from services.jobs.contract import MEDIA_TYPES, JobRecord, JobState
 router = APIRouter(prefix="/v1/animations", tags=["results"])
 
 _RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
+Redirect = Annotated[
+    bool, Query(description="false: always the bytes themselves, for pages that may not read the store's answers.")
+]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_PROBLEMS = describe_responses("not-found", "result-not-ready", "gone", "range-not-satisfiable", "storage-failed")
+_PROBLEMS = describe_responses(
+    "validation-failed", "not-found", "result-not-ready", "gone", "range-not-satisfiable", "storage-failed"
+)
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,13 @@ def _describe_bytes(media_types: list[str]) -> dict[int | str, dict[str, object]
     response_class=Response,
     responses=_describe_bytes(sorted(MEDIA_TYPES.values())),
 )
-def get_video(job_id: str, request: Request, rooms: Rooms, owner: Reader) -> Response:
+def get_video(job_id: str, request: Request, rooms: Rooms, owner: Reader, redirect: Redirect = True) -> Response:
     """Redirect to the video, or send it; ranges are served so that players can seek."""
     record = find_job(rooms.store, job_id, owner)
     output = _check_result(record).output
     assert output is not None
     name = f"{record.id}.{output.format.value}"
-    return _answer(rooms, request, _StoredFile(output.key, MEDIA_TYPES[output.format], name))
+    return _answer(rooms, request, _StoredFile(output.key, MEDIA_TYPES[output.format], name), redirect)
 
 
 @router.head("/{job_id}/poster", include_in_schema=False)
@@ -76,7 +82,7 @@ def get_video(job_id: str, request: Request, rooms: Rooms, owner: Reader) -> Res
     response_class=Response,
     responses=_describe_bytes(["image/jpeg"]),
 )
-def get_poster(job_id: str, request: Request, rooms: Rooms, owner: Reader) -> Response:
+def get_poster(job_id: str, request: Request, rooms: Rooms, owner: Reader, redirect: Redirect = True) -> Response:
     """Redirect to the frame that stands for the video, or send it, as JPEG."""
     record = find_job(rooms.store, job_id, owner)
     output = _check_result(record).output
@@ -85,7 +91,7 @@ def get_poster(job_id: str, request: Request, rooms: Rooms, owner: Reader) -> Re
         raise RequestError(
             "not-found", "This job was posted without a poster.", "Post it with `output.poster: true` to get one."
         )
-    return _answer(rooms, request, _StoredFile(output.poster_key, "image/jpeg", f"{record.id}.jpg"))
+    return _answer(rooms, request, _StoredFile(output.poster_key, "image/jpeg", f"{record.id}.jpg"), redirect)
 
 
 def _check_result(record: JobRecord) -> JobRecord:
@@ -104,8 +110,8 @@ def _check_result(record: JobRecord) -> JobRecord:
     )
 
 
-def _answer(rooms: Resources, request: Request, file: _StoredFile) -> Response:
-    url = rooms.storage.presign(file.key, rooms.settings.presign_s)
+def _answer(rooms: Resources, request: Request, file: _StoredFile, redirect: bool) -> Response:
+    url = rooms.storage.presign(file.key, rooms.settings.presign_s) if redirect else None
     if url is not None:
         return RedirectResponse(url, 307, headers={"Cache-Control": "no-store"})
     headers = {"ETag": file.etag, "Cache-Control": "private, no-cache", "Accept-Ranges": "bytes"}

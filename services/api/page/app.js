@@ -1,7 +1,8 @@
 // The page at "/": choose a face, say a sentence, watch the job, play the film. It uses nothing but the public API of
 // this service, and every text that came from elsewhere is set by textContent only.
 
-import { Problem, TERMINAL, call, pathOf, watch, writeCurl } from "./service.js";
+import { keepKey } from "./key.js";
+import { Problem, TERMINAL, call, openFile, pathOf, watch, writeCurl } from "./service.js";
 
 const $ = (id) => document.getElementById(id);
 const make = (tag, properties, ...children) => {
@@ -242,14 +243,21 @@ function showProgress(job) {
   $("eta").textContent = facts.join(" · ");
 }
 
-function finish(job, extra) {
-  setBusy(false);
+async function finish(job, extra) {
   if (job.status === "succeeded") {
-    showResult(job, extra);
+    try {
+      if (!(await showResult(job, extra))) return;
+    } catch (error) {
+      setBusy(false);
+      showFace();
+      showProblem(error);
+      return;
+    }
     keepTake(job, extra);
     if ([document.body, $("submit"), $("cancel")].includes(document.activeElement)) $("download").focus();
     return;
   }
+  setBusy(false);
   history.replaceState(null, "", location.pathname);
   showFace();
   if (job.status === "canceled") showProblem(new Problem("Canceled.", "Nothing was kept; the sentence is still here."));
@@ -269,18 +277,20 @@ async function cancel() {
 
 // ---- the film -------------------------------------------------------------------------------------------------
 
-function showResult(job, { curl, prompt }) {
+async function showResult(job, { curl, prompt }) {
   const { output, metrics = {} } = job;
   const moving = output.format === "mp4" || output.format === "webm";
-  shown = job;
+  const [film, poster] = await Promise.all([openFile(output.url), openFile(output.poster_url)]);
+  if (shown?.id !== job.id) return false; // another one was opened meanwhile
+  setBusy(false);
   if (moving) {
-    $("video").src = output.url;
-    if (output.poster_url) $("video").poster = output.poster_url;
+    $("video").src = film;
+    if (poster) $("video").poster = poster;
     if (!calm.matches) $("video").play().catch(() => {}); // a browser may insist on a click: the controls are there
-  } else $("picture").src = output.url;
+  } else $("picture").src = film;
   show(moving ? "video" : "picture");
   const name = prompt.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "").slice(0, 40) || "animation";
-  $("download").href = output.url;
+  $("download").href = film;
   $("download").download = `${name}.${output.format === "apng" ? "png" : output.format}`;
   $("looping").hidden = !moving;
   const facts = [`“${prompt}”`, `${output.frames} frames, ${output.width} × ${output.height}`, `seed ${job.input.seed}`];
@@ -293,6 +303,7 @@ function showResult(job, { curl, prompt }) {
   for (const button of document.querySelectorAll(".take")) {
     button.setAttribute("aria-current", String(button.dataset.id === job.id));
   }
+  return true;
 }
 
 function readTakes() {
@@ -306,19 +317,24 @@ function readTakes() {
 function keepTake(job, extra) {
   if (!takes.some((take) => take.id === job.id)) takes.unshift({ id: job.id, ...extra, poster: job.output.poster_url ?? "" });
   takes.length = Math.min(takes.length, TAKES_KEPT);
+  keepTakes();
+  showTakes();
+}
+
+function keepTakes() {
   try {
     sessionStorage.setItem("takes", JSON.stringify(takes));
   } catch {
     // storage is full or switched off: the history lives as long as the page
   }
-  showTakes();
 }
 
 function showTakes() {
   $("history").hidden = takes.length === 0;
   $("takes").replaceChildren(
     ...takes.map((take) => {
-      const picture = make("img", { alt: "", src: take.poster });
+      const picture = make("img", { alt: "" });
+      openFile(take.poster).then((url) => (picture.src = url), () => {}); // an expired one stays blank
       const button = make("button", { type: "button", className: "take" }, picture, make("span", { textContent: take.prompt }));
       button.dataset.id = take.id;
       button.setAttribute("aria-current", String(take.id === shown?.id));
@@ -389,6 +405,13 @@ $("copy").addEventListener("click", async () => {
     $("copy").textContent = "Selected";
   }
   setTimeout(() => ($("copy").textContent = "Copy"), 2000);
+});
+
+$("other-key").addEventListener("click", () => {
+  keepKey("");
+  takes = [];
+  keepTakes(); // another key may be another client's, who can't see them
+  location.replace(location.pathname);
 });
 
 let dragged = 0;

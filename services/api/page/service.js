@@ -1,9 +1,13 @@
-// What the page says to the service and hears from it: calls, a watched job, the same request as shell commands.
-// It knows nothing of the page's elements.
+// What the page says to the service and hears from it: calls, a watched job, files, the same request as shell commands.
+// It knows nothing of the page's elements but the sheet that asks for a key.
+
+import { askForKey, proof, readKey } from "./key.js";
+import { follow } from "./stream.js";
 
 export const TERMINAL = new Set(["succeeded", "failed", "canceled", "expired"]);
 const POLL_MS = 400;
 const CHECK_MS = 5000; // how often an open event stream is doubted
+const REOPEN_MS = 2000;
 
 /** A refusal in words a person can act on. */
 export class Problem extends Error {
@@ -13,17 +17,35 @@ export class Problem extends Error {
   }
 }
 
-/** Call the API and return its JSON. Raises: Problem with the words of the problem document. */
-export async function call(path, options = {}) {
+/** Ask the service, with the key where one is needed. Raises: Problem with the words of the problem document. */
+async function ask(path, options = {}) {
+  const key = readKey();
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers: { ...options.headers, ...proof() } });
   } catch {
     throw new Problem("The service does not answer.", "See whether it is still running, then try again.");
   }
+  if (response.ok) return response;
   const body = await response.json().catch(() => null);
-  if (response.ok) return body;
-  throw new Problem(body?.detail || body?.title || `The service answered ${response.status}.`, body?.hint || "");
+  const detail = body?.detail || body?.title || `The service answered ${response.status}.`;
+  if (response.status === 401 && (await askForKey(key, detail))) return ask(path, options);
+  throw new Problem(detail, body?.hint || "");
+}
+
+/** Call the API and return its JSON. Raises: Problem. */
+export const call = async (path, options) => (await ask(path, options)).json().catch(() => null);
+
+const files = new Map(); // path → URL of a file that was fetched with the key
+
+/**
+ * Return a URL that an element of the page can show: the service's own, or a copy where a key is needed, which elements
+ * can't send. `redirect=false`: a store elsewhere need not know this page. Raises: Problem.
+ */
+export async function openFile(path) {
+  if (!path || !readKey()) return path;
+  if (!files.has(path)) files.set(path, URL.createObjectURL(await (await ask(`${path}?redirect=false`)).blob()));
+  return files.get(path);
 }
 
 export const pathOf = (id) => `/v1/animations/${encodeURIComponent(id)}`;
@@ -35,13 +57,14 @@ export const pathOf = (id) => `/v1/animations/${encodeURIComponent(id)}`;
  */
 export function watch(job, hear) {
   const path = pathOf(job.id);
-  let stream = null;
+  const ending = new AbortController();
+  let streaming = false;
   let timer = 0;
   let over = false;
   const stop = () => {
     over = true;
     clearTimeout(timer);
-    stream?.close();
+    ending.abort();
   };
   let known = job; // progress events carry only what changed
   const take = (news) => {
@@ -52,7 +75,7 @@ export function watch(job, hear) {
   };
   const schedule = () => {
     clearTimeout(timer);
-    if (!over) timer = setTimeout(check, stream?.readyState === EventSource.OPEN ? CHECK_MS : POLL_MS);
+    if (!over) timer = setTimeout(check, streaming ? CHECK_MS : POLL_MS);
   };
   const check = async () => {
     try {
@@ -64,17 +87,22 @@ export function watch(job, hear) {
   };
   take(job);
   if (over) return stop;
-  stream = new EventSource(job.urls?.events ?? `${path}/events`);
-  for (const kind of ["status", "progress", "done"]) {
-    stream.addEventListener(kind, (event) => {
-      take(JSON.parse(event.data));
-      schedule();
-    });
-  }
-  stream.addEventListener("preview", (event) => {
-    if (!over) hear.preview(JSON.parse(event.data).image);
-  });
-  stream.addEventListener("error", schedule);
+  const listen = async () => {
+    try {
+      await follow(job.urls?.events ?? `${path}/events`, proof(), ending.signal, (kind, data) => {
+        streaming = true;
+        if (kind === "preview" && !over) hear.preview(data.image);
+        if (["status", "progress", "done"].includes(kind)) take(data);
+        schedule();
+      });
+    } catch {
+      // it broke, or it was ended here: polling goes on meanwhile
+    }
+    streaming = false;
+    schedule();
+    if (!over) setTimeout(() => over || listen(), REOPEN_MS);
+  };
+  listen();
   schedule();
   return stop;
 }
@@ -86,6 +114,7 @@ export function writeCurl(fields, picture) {
   const lines = [];
   if (picture?.url) lines.push(`curl -O ${quote(new URL(picture.url, location.href).href)}`);
   const parts = ["curl -H 'Prefer: wait=60'"];
+  if (readKey()) parts.push('-H "Authorization: Bearer $ANIMATO_API_KEY"'); // the key itself stays in this tab
   if (picture) parts.push(`-F ${quote(`image=@"${picture.name.replaceAll(/["\\]/g, "\\$&")}"`)}`);
   for (const [name, value] of Object.entries(fields)) parts.push(`--form-string ${quote(`${name}=${value}`)}`);
   parts.push(`${location.origin}/v1/animations`);
