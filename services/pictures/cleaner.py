@@ -35,6 +35,7 @@ CPU_LIMIT_S = 10.0
 SILENCE_LIMIT_S = 30.0
 START_LIMIT_S = 60.0
 MOST_CHILDREN = 8
+PROGRAM = ("-m", "services.pictures.child")
 PICTURES_A_CHILD = 1_000
 # Address space: the interpreter with Pillow; then a picture decoded, turned, and laid over white, 4 bytes a pixel each.
 _IDLE_BYTES = 192 * 2**20
@@ -108,9 +109,9 @@ class PictureCleaner:
     def _decode(self, data: bytes, picture_format: str, max_pixels: int) -> Pixels:
         with self._places:
             # Whatever kills processes at random (an operator, a kernel short of memory) must not cost an innocent
-            # picture; one that outlives no child is not innocent.
-            for _ in range(2):
-                child = self._take()
+            # picture; one that a fresh child does not outlive either is not innocent.
+            for find_child in (self._take, self._start):
+                child = find_child()
                 try:
                     pixels = child.decode(data, picture_format, max_pixels, self._cpu_limit_s, self._silence_limit_s)
                 except _ChildDiedError as death:
@@ -134,6 +135,9 @@ class PictureCleaner:
                 child = self._idle.pop()
                 if child.alive:
                     return child
+        return self._start()
+
+    def _start(self) -> _Child:
         child = _Child(self._memory_bytes)
         if child.fences != ALL_FENCES and not self._told_fences:
             self._told_fences = True
@@ -169,11 +173,10 @@ class _Child:
         self._exited = threading.Event()
         self._socket, theirs = socket.socketpair()
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        command = [sys.executable, "-m", "services.pictures.child"]
         with theirs:
             try:
                 self._process: Popen[bytes] = start_child(
-                    [*command, str(theirs.fileno()), str(os.getpid()), str(memory_bytes)],
+                    [sys.executable, *PROGRAM, str(theirs.fileno()), str(os.getpid()), str(memory_bytes)],
                     on_exit=lambda _code: self._exited.set(),
                     stdin=DEVNULL,
                     stdout=DEVNULL,
