@@ -97,7 +97,7 @@ def configure_logging(
         library.handlers.clear()
         library.propagate = True
     # One line a statement, a request or a heartbeat is for whoever debugs these libraries.
-    for name in ("sqlalchemy.engine", "kombu", "amqp", "httpx", "httpcore", "urllib3", "PIL", "asyncio"):
+    for name in ("sqlalchemy.engine", "kombu", "amqp", "httpx", "httpx2", "httpcore", "urllib3", "PIL", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # A collector that is away would be told with every batch, and a full buffer with every span.

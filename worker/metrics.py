@@ -6,7 +6,15 @@ Counts only what this process did; the API counts all jobs from the job store. N
 from __future__ import annotations
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -17,7 +25,9 @@ class WorkerMetrics:
     """The metrics of one worker, in a registry of their own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series for each that nobody reads
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.jobs = Counter(
             "animation_jobs",
             "Jobs that this worker ended, by outcome.",

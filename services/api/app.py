@@ -22,9 +22,10 @@ from services.api import animations, events, faces, health, results, webhooks
 from services.api.auth import make_authenticator
 from services.api.bodies import BodyCap
 from services.api.boundary import Boundary
+from services.api.disk_room import DiskRoom
 from services.api.forms import install_description
 from services.api.limits import PostLimiter
-from services.api.metrics import HttpMetrics
+from services.api.metrics import ApiMetrics
 from services.api.models import Catalogue
 from services.api.origins import Origins
 from services.api.problems import install_problems
@@ -68,7 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         logging.getLogger("uvicorn.access").disabled = True
         start_tracing("api")
     chosen = settings
-    metrics = HttpMetrics()
+    metrics = ApiMetrics()
     outbound = Outbound.from_settings(chosen)
 
     @asynccontextmanager
@@ -89,9 +90,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             decoders=anyio.CapacityLimiter(max(2, os.cpu_count() or 2)),
             outbound=outbound,
             sources=SourceFetcher(outbound, max_bytes=chosen.max_body_bytes, timeout_s=chosen.fetch_timeout_s),
+            room=DiskRoom(chosen),
         )
         await run_in_threadpool(_prepare, store, storage)
-        courier = Courier.from_settings(chosen, store, outbound, describe=describe_job)
+        courier = Courier.from_settings(
+            chosen, store, outbound, describe=describe_job, on_try=metrics.count_webhook_try
+        )
         courier.start()
         _log.info("started", keys_asked_for=chosen.keys_needed, host=chosen.host)
         try:
@@ -122,7 +126,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(BodyCap, max_bytes=chosen.max_body_bytes),
         ],
     )
-    app.state.http_metrics = metrics
+    app.state.metrics = metrics
     install_problems(app)
     for router in (animations.router, faces.router, events.router, results.router, webhooks.router, health.router):
         app.include_router(router)

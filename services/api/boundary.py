@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api.limits import RATE_HEADERS
-from services.api.metrics import HttpMetrics
+from services.api.metrics import ApiMetrics
 from services.api.problems import answer_internal
 from services.jobs.contract import is_job_id
 from services.tracing import Span, open_span, read_traceparent
@@ -41,7 +41,7 @@ _SECURITY_HEADERS = {
 class Boundary:
     """ASGI middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
         self.app = app
         self.metrics = metrics
 

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from starlette.responses import JSONResponse, Response
 
 from services.api.conditional import matches
-from services.api.metrics import HttpMetrics, JobMetrics
+from services.api.metrics import ApiMetrics, ServiceMetrics
 from services.api.models import describe_model, is_warm
 from services.api.problems import describe_responses
 from services.api.resources import METRICS_READER, MODELS_READER, Resources, Rooms
@@ -75,8 +75,8 @@ async def get_readiness(rooms: Rooms) -> Response:
 )
 def get_metrics(request: Request, rooms: Rooms) -> Response:
     """Return the metrics of this process and of all jobs."""
-    http = cast(HttpMetrics, request.app.state.http_metrics)
-    body = generate_latest(_Joined(http.registry, JobMetrics(rooms)))
+    own = cast(ApiMetrics, request.app.state.metrics)
+    body = generate_latest(_Joined(own.registry, ServiceMetrics(rooms)))
     return Response(body, headers={"Cache-Control": "no-store", "Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -41,7 +41,9 @@ class Dispatcher:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._closed = False
-        self._dropped = 0
+        self.dropped = 0  # in all
+        self._untold = 0  # of these, since the log last told of them
+        self._counting = threading.Lock()
         self._last_log_s = -_LOG_EVERY_S
 
     def hint(self, job_id: str) -> None:
@@ -85,10 +87,12 @@ class Dispatcher:
                 self._count_drop(type(error).__name__)
 
     def _count_drop(self, reason: str) -> None:
-        self._dropped += 1
-        now_s = time.monotonic()
-        if now_s - self._last_log_s < _LOG_EVERY_S:
-            return
-        self._last_log_s = now_s
-        dropped, self._dropped = self._dropped, 0
-        _log.warning("hints_dropped", count=dropped, reason=reason, consequence="jobs start at the workers' next sweep")
+        with self._counting:
+            self.dropped += 1
+            self._untold += 1
+            now_s = time.monotonic()
+            if now_s - self._last_log_s < _LOG_EVERY_S:
+                return
+            self._last_log_s = now_s
+            untold, self._untold = self._untold, 0
+        _log.warning("hints_dropped", count=untold, reason=reason, consequence="jobs start at the workers' next sweep")

@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
@@ -22,6 +23,7 @@ from services.jobs.deliveries import Delivery, Parcel
 from services.jobs.store import JobStore
 from services.outbound.client import Answered
 from services.settings import Settings
+from services.tracing import Span, open_span
 from services.webhooks.receivers import Receivers
 from services.webhooks.schedule import choose_delay_s
 from services.webhooks.signing import sign
@@ -51,6 +53,7 @@ class Courier:
         concurrency: calls under way at once.
         timeout_s: of one call.
         delays_s: the pauses between the tries of one event.
+        on_try: told of each try that was written down: delivered, retried or abandoned.
     """
 
     def __init__(
@@ -62,12 +65,14 @@ class Courier:
         concurrency: int,
         timeout_s: float,
         delays_s: Sequence[float],
+        on_try: Callable[[str], None] = lambda _outcome: None,
     ) -> None:
         self._store = store
         self._outbound = outbound
         self._describe = describe
         self._timeout_s = timeout_s
         self._delays_s = tuple(delays_s)
+        self._on_try = on_try
         self._receivers = Receivers(concurrency)
         self._closing = threading.Event()
         self._wake = threading.Event()
@@ -76,7 +81,13 @@ class Courier:
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, store: JobStore, outbound: Posts, describe: Callable[[JobRecord], dict[str, Any]]
+        cls,
+        settings: Settings,
+        store: JobStore,
+        outbound: Posts,
+        *,
+        describe: Callable[[JobRecord], dict[str, Any]],
+        on_try: Callable[[str], None] = lambda _outcome: None,
     ) -> Self:
         """Return the courier that the settings describe."""
         return cls(
@@ -86,6 +97,7 @@ class Courier:
             concurrency=settings.webhook_concurrency,
             timeout_s=settings.webhook_timeout_s,
             delays_s=settings.webhook_delays_s,
+            on_try=on_try,
         )
 
     def start(self) -> None:
@@ -173,11 +185,19 @@ class Courier:
         body = render_event(delivery, self._describe(record))
         headers = sign(delivery.id, body, datetime.now(UTC), live_secrets) | {"Content-Type": "application/json"}
         started_s = time.monotonic()
-        try:
-            answered = self._outbound.post(delivery.url, body=body.encode(), headers=headers, timeout_s=self._timeout_s)
-        except RequestError as error:
-            return None, error.message, time.monotonic() - started_s
-        return answered.status, _find_fault(answered.status), answered.duration_s
+        with _open_span(delivery, record) as span:
+            try:
+                answered = self._outbound.post(
+                    delivery.url, body=body.encode(), headers=headers, timeout_s=self._timeout_s
+                )
+            except RequestError as error:
+                span.fail(error.code)
+                return None, error.message, time.monotonic() - started_s
+            fault = _find_fault(answered.status)
+            span.note({"http.response.status_code": answered.status})
+            if fault is not None:
+                span.fail(str(answered.status))
+        return answered.status, fault, answered.duration_s
 
     def _settle(self, parcel: Parcel, status: int | None, reason: str | None, duration_s: float) -> None:
         delivery = parcel.delivery
@@ -190,10 +210,12 @@ class Courier:
         write = _log.bind(job_id=delivery.job_id, delivery_id=delivery.id, webhook=delivery.event, status=status)
         if not settled:
             write.warning("webhook_lost", consequence="another courier tells it again, or its job was deleted")
-        elif reason is None:
+            return
+        if reason is None:
             write.info("webhook_delivered", tries=delivery.tries + 1)
         else:
             write.warning("webhook_failed", tries=delivery.tries + 1, reason=reason, next_in_s=delay_s)
+        self._on_try("delivered" if reason is None else "abandoned" if delay_s is None else "retried")
 
 
 def render_event(delivery: Delivery, job: dict[str, Any]) -> str:
@@ -201,6 +223,17 @@ def render_event(delivery: Delivery, job: dict[str, Any]) -> str:
     happened_at = delivery.created_at.isoformat().replace("+00:00", "Z")
     event = {"type": delivery.event, "timestamp": happened_at, "data": job}
     return json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+
+
+def _open_span(delivery: Delivery, record: JobRecord) -> AbstractContextManager[Span]:
+    """Record a call in the trace of the job's request; without its URL, in which receivers keep secrets."""
+    about: dict[str, str | int] = {
+        "animato.job.id": record.id,
+        "animato.delivery.id": delivery.id,
+        "animato.webhook.event": delivery.event,
+        "animato.webhook.try": delivery.tries + 1,
+    }
+    return open_span("deliver webhook", "client", parent=record.traceparent, attributes=about)
 
 
 def _find_fault(status: int) -> str | None:
