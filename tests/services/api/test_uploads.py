@@ -89,7 +89,6 @@ def pointers(problem: dict[str, Any]) -> list[str]:
         ({"ttl_s": 59}, "#/ttl_s"),
         ({"ttl_s": 10**12}, "#/ttl_s"),
         ({"surprise": 1}, "#/surprise"),
-        ({"image_url": "https://example.com/a.png"}, "#/image_url"),
         ({"webhook": {}}, "#/webhook/url"),
         ({"options": {}}, "#/options"),
         ({"image": "x"}, "#/image"),

@@ -9,7 +9,7 @@ import trustme
 
 from services.errors import RequestError
 from services.outbound.client import Outbound
-from tests.services.outbound.conftest import PUBLIC, Internet
+from tests.services.outbound.internet import PUBLIC, Internet
 from tests.services.outbound.strangers import answer, open_stranger, redirect
 
 HOST = "https://pictures.example.com"

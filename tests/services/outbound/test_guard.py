@@ -12,7 +12,7 @@ from services.errors import PermanentError, RequestError
 from services.outbound.client import Outbound
 from services.outbound.guard import Allowances, Deadline, Guard
 from services.outbound.urls import parse_url
-from tests.services.outbound.conftest import PUBLIC, Internet
+from tests.services.outbound.internet import PUBLIC, Internet
 
 LIMITS = {"max_bytes": 1000, "timeout_s": 60.0}
 

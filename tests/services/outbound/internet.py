@@ -63,11 +63,17 @@ def trust(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
+@pytest.fixture(scope="session")
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    """What a server needs to be pictures.example.com, other.example.com or the public address."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("pictures.example.com", "other.example.com", PUBLIC).configure_cert(context)
+    return context
+
+
 @pytest.fixture
-def internet(authority: trustme.CA, trust: ssl.SSLContext) -> Iterator[Internet]:
+def internet(tls: ssl.SSLContext, trust: ssl.SSLContext) -> Iterator[Internet]:
     """An internet with the hosts pictures.example.com and other.example.com, both on one TLS server."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("pictures.example.com", "other.example.com", PUBLIC).configure_cert(tls)
     with open_stranger(tls) as server:
         found = Internet(server, trust)
         found.name("pictures.example.com")
