@@ -83,6 +83,23 @@ openapi-check: $(EVERYTHING) ## fail when openapi.yaml is not what the code says
 .PHONY: check
 check: lint types layers openapi-check test ## everything that must hold before a commit
 
+.PHONY: lock
+lock: $(EVERYTHING) ## pin what pyproject.toml asks for, with hashes (ARGS=--upgrade takes the newest)
+	$(BIN)/python -m deploy.supply.lock $(ARGS)
+	$(BIN)/python -m deploy.supply.licences
+
+.PHONY: licences
+licences: $(EVERYTHING) ## write docs/licences.md; fail where a licence does not go with what is served
+	$(BIN)/python -m deploy.supply.licences $(ARGS)
+
+.PHONY: sbom
+sbom: $(EVERYTHING) ## write the bills of materials of the images into out/sbom (CycloneDX)
+	$(BIN)/python -m deploy.supply.sbom $(ARGS)
+
+.PHONY: audit
+audit: $(EVERYTHING) ## look every locked version up in the advisory database (pip-audit --strict)
+	$(BIN)/python -m deploy.supply.audit $(ARGS)
+
 .PHONY: bench
 bench: $(EVERYTHING) $(OPENVINO) ## measure frames per second, latency, overhead and memory
 	$(BIN)/python -m bench $(ARGS)
@@ -137,13 +154,18 @@ $(BIN)/python:
 		"$(PYTHON)" -m pip --python $(BIN)/python install --quiet pip; \
 	else rm -rf $(VENV); printf '%s\n' "$$NO_VENV" >&2; exit 1; fi
 
-$(SERVING): pyproject.toml | $(BIN)/python
+# The versions and hashes of deploy/locks; the project itself is built by what they hold too.
+PROJECT := --no-deps --no-build-isolation --editable .
+
+$(SERVING): pyproject.toml deploy/locks/serving.txt | $(BIN)/python
 	@echo "Installing what serves (no torch); a minute or two, the first time only"
-	@$(PIP) -e '.[api,worker,cpu,embedded,cli]'
+	@$(PIP) --require-hashes --requirement deploy/locks/serving.txt
+	@$(PIP) $(PROJECT)
 	@touch $@
 
-$(EVERYTHING): pyproject.toml $(SERVING) | $(BIN)/python
+$(EVERYTHING): pyproject.toml deploy/locks/development.txt $(SERVING) | $(BIN)/python
 	@echo "Installing torch and the development tools; some minutes, the first time only"
 	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
-	@$(PIP) -e '.[api,worker,cpu,embedded,cli,postgres,train,dev]'
+	@$(PIP) --require-hashes --requirement deploy/locks/development.txt
+	@$(PIP) $(PROJECT)
 	@touch $@

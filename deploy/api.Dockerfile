@@ -1,22 +1,15 @@
 # The HTTP API: no inference runtime, no torch, and of the models only manifests and face detectors.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-# A stage of its own: the long installation below runs again only when this list changes, not with every edit of
-# pyproject.toml.
-FROM ${BASE_IMAGE} AS requirements
-WORKDIR /build
-COPY pyproject.toml deploy/list_requirements.py ./
-RUN python list_requirements.py api postgres > requirements.txt
-
 FROM ${BASE_IMAGE} AS dependencies
 WORKDIR /build
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:${PATH}
-COPY deploy/constraints.txt ./
-COPY --from=requirements /build/requirements.txt ./
-# The cache mount keeps wheels between builds and out of the image.
+COPY deploy/locks/api.txt ./
+# Every file is known by its hash, and no package's own program runs here. The cache mount keeps wheels between builds
+# and out of the image.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip install --requirement requirements.txt --constraint constraints.txt \
+    python -m pip install --require-hashes --only-binary :all: --requirement api.txt \
     && python -m pip uninstall --yes pip
 
 # The API answers GET /v1/models from the manifests and finds faces as pictures are posted; all other weights stay with

@@ -1,26 +1,18 @@
 # The worker: bundles, onnxruntime, ffmpeg (a wheel carries it). No web framework, no torch.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-# A stage of its own: the long installation below runs again only when this list changes, not with every edit of
-# pyproject.toml.
-FROM ${BASE_IMAGE} AS requirements
-# cpu or gpu: the two onnxruntime wheels share one import name and can't stand side by side. More extras may follow,
-# as "cpu openvino" or "gpu tensorrt".
-ARG RUNTIME=cpu
-WORKDIR /build
-COPY pyproject.toml deploy/list_requirements.py ./
-# hadolint ignore=SC2086 -- several extras are several words
-RUN python list_requirements.py worker postgres ${RUNTIME} > requirements.txt
-
 FROM ${BASE_IMAGE} AS dependencies
+# cpu, cpu-openvino, gpu or gpu-tensorrt. The two onnxruntime wheels share one import name and can't stand side by side.
+ARG RUNTIME=cpu
 WORKDIR /build
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:${PATH}
-COPY deploy/constraints.txt ./
-COPY --from=requirements /build/requirements.txt ./
-# The cache mount keeps wheels between builds and out of the image.
+COPY deploy/locks/worker-*.txt deploy/locks/apart-tensorrt.txt ./
+# Every file is known by its hash, and no package's own program runs here. The cache mount keeps wheels between builds
+# and out of the image.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip install --requirement requirements.txt --constraint constraints.txt \
+    python -m pip install --require-hashes --only-binary :all: --requirement "worker-${RUNTIME%-tensorrt}.txt" \
+    && case "${RUNTIME}" in *-tensorrt) python -m pip install --no-deps --requirement apart-tensorrt.txt ;; esac \
     && python -m pip uninstall --yes pip
 
 FROM ${BASE_IMAGE} AS worker

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from tests.house.tree import ROOT, list_files, read_text
 
@@ -96,37 +94,6 @@ def test_hadolint_is_content() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([hadolint, *DOCKERFILES], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(
-    "extras",
-    [
-        ("api", "postgres"),
-        ("worker", "postgres", "cpu"),
-        ("worker", "postgres", "gpu"),
-        ("worker", "postgres", "openvino", "cpu"),
-        ("worker", "postgres", "tensorrt", "gpu"),
-    ],
-)
-def test_the_images_requirements_carry_no_torch(extras: tuple[str, ...]) -> None:
-    command = [sys.executable, "deploy/list_requirements.py", *extras]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    names = {canonicalize_name(Requirement(line).name) for line in done.stdout.splitlines()}
-    assert "psycopg" in names
-    assert not {"torch", "onnx", "skia-python"} & names
-    runtimes = {"cpu": {"onnxruntime"}, "gpu": {"onnxruntime-gpu"}}.get(extras[-1], set())
-    assert {name for name in names if name.startswith("onnxruntime")} == runtimes
-
-
-def test_constraints_fit_what_the_project_asks_for() -> None:
-    lines = (ROOT / "deploy/constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    command = [sys.executable, "deploy/list_requirements.py", "api", "worker", "postgres", "cpu"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    for requirement in map(Requirement, done.stdout.splitlines()):
-        pin = pins.get(canonicalize_name(requirement.name))
-        assert pin is not None, f"deploy/constraints.txt lacks {requirement.name}"
-        assert requirement.specifier.contains(pin), f"{requirement} is pinned to {pin}"
 
 
 def test_alerts_speak_of_metrics_that_the_code_exports() -> None:

@@ -1,0 +1,1 @@
+"""The supply chain: locks, licences, bills of materials and audits. Tools of developers, no part of what serves."""
