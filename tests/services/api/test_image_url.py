@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -257,13 +258,12 @@ def test_redirects_lead_to_nobody(
 
 
 def test_what_comes_must_be_a_picture(serve: Callable[..., TestClient], victim: Stranger, photo: bytes) -> None:
-    client = opened_to(serve, victim, fetch_timeout_s=1.0, max_body_bytes=100_000)
+    client = opened_to(serve, victim, fetch_timeout_s=60.0, max_body_bytes=100_000)
     victim.says("/text", answer("200 OK", b"<html>", "Content-Type: image/png"))
     victim.says("/half", answer("200 OK", photo[:-500]))
     victim.says("/empty", answer("200 OK"))
     victim.says("/large", answer("200 OK", photo.ljust(100_001)))
     victim.says("/secret", answer("403 Forbidden", b"SECRET"))
-    victim.drips("/slow", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
     base = f"http://127.0.0.1:{victim.port}"
     for path, status, code in (
         ("/text", 415, "unsupported-media-type"),
@@ -272,13 +272,19 @@ def test_what_comes_must_be_a_picture(serve: Callable[..., TestClient], victim: 
         ("/large", 413, "payload-too-large"),
         ("/missing", 422, UNREACHABLE),
         ("/secret", 422, UNREACHABLE),
-        ("/slow", 422, UNREACHABLE),
     ):
         problem = expect_problem(post_url(client, base + path), status, code)
         assert "SECRET" not in str(problem)
         assert problem["retryable"] is (code == UNREACHABLE)
     assert rooms_of(client).store.counts()["queued"] == 0
     assert stored_files(rooms_of(client).settings) == []
+
+
+def test_a_slow_server_is_given_up(serve: Callable[..., TestClient], victim: Stranger) -> None:
+    client = opened_to(serve, victim, fetch_timeout_s=0.5)
+    victim.drips("/slow", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    problem = expect_problem(post_url(client, f"http://127.0.0.1:{victim.port}/slow"), 422, UNREACHABLE)
+    assert "in time" in problem["detail"]
 
 
 @pytest.mark.parametrize(
