@@ -71,11 +71,11 @@ def ask(lines: list[str], database: list[str]) -> tuple[Finding, ...]:
 
     ``database`` are pip-audit's options that choose one. Raises: NotAuditedError where it gives no answer.
     """
-    command = [Path(sys.executable).with_name("pip-audit"), "--strict", "--no-deps", "--disable-pip", *database]
+    command: list[str | Path] = [Path(sys.executable).with_name("pip-audit"), "--strict", "--no-deps", "--disable-pip"]
     with tempfile.TemporaryDirectory() as folder:
         listed, report = Path(folder) / "versions.txt", Path(folder) / "report.json"
         listed.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        command += ["--progress-spinner", "off", "--cache-dir", folder, "--requirement", listed]
+        command += [*database, "--progress-spinner", "off", "--cache-dir", folder, "--requirement", listed]
         done = subprocess.run(
             [*command, "--format", "json", "--output", report], capture_output=True, text=True, check=False
         )

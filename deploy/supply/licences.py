@@ -72,9 +72,9 @@ def licence_of(name: str) -> str:
         return ""
     kinds = [line.rpartition(" :: ")[2] for line in fields.get_all("Classifier") or [] if line.startswith("License ::")]
     # Some put the whole text of the licence where its name belongs: its first line will do.
-    first = (fields.get("License") or "").partition("\n")[0].strip()
-    for words in (fields.get("License-Expression") or "", first, *kinds):
-        expression = _PLAIN.get(words.lower(), words)
+    first = (fields["License"] or "").partition("\n")[0].strip()
+    for words in (fields["License-Expression"] or "", first, *kinds):
+        expression: str = _PLAIN.get(words.lower(), words)
         if expression and _is_spdx(expression):
             return expression
     return ""

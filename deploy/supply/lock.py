@@ -33,7 +33,7 @@ def resolve(lock: Lock, known: Path | None, upgrade: bool) -> str:
     ``upgrade``. Raises: RuntimeError with uv's own words when nothing fits.
     """
     extras = [word for extra in lock.extras for word in ("--extra", extra)]
-    command = [Path(sys.executable).with_name("uv"), "pip", "compile", "pyproject.toml", *extras]
+    command: list[str | Path] = [Path(sys.executable).with_name("uv"), "pip", "compile", "pyproject.toml", *extras]
     command += [
         "--universal",
         "--python-version",
