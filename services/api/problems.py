@@ -208,6 +208,15 @@ def list_field_problems(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, s
     ]
 
 
+def _place(fault: Mapping[str, Any]) -> dict[str, str]:
+    """Translate one error of FastAPI: a fault of the body has a pointer, any other one a parameter."""
+    source, *parts = fault["loc"] or ("",)
+    detail = str(fault["msg"])
+    if source == "body":  # of a text that is no JSON FastAPI tells the offset, which is no part of a document
+        return {"pointer": make_pointer([] if fault["type"] == "json_invalid" else parts), "detail": detail}
+    return {"parameter": str(parts[-1] if parts else source)[:80], "detail": detail}
+
+
 def install_problems(app: FastAPI) -> None:
     """Make every error of the app answer as a problem document."""
 
@@ -224,11 +233,10 @@ def install_problems(app: FastAPI) -> None:
 
     async def on_validation_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        problems = [
-            {"parameter": str(e["loc"][-1])[:80] if e["loc"] else "", "detail": str(e["msg"])} for e in error.errors()
-        ]
-        detail = "A parameter of the request is wrong."
-        return make_problem("validation-failed", detail, "See errors: it names each parameter.", errors=problems)
+        problems = [_place(fault) for fault in error.errors()]
+        in_body = any("pointer" in problem for problem in problems)
+        detail = "The request's body is wrong." if in_body else "A parameter of the request is wrong."
+        return make_problem("validation-failed", detail, "See errors: it names what is wrong.", errors=problems)
 
     app.add_exception_handler(AnimatoError, on_animato_error)
     app.add_exception_handler(HTTPException, on_http_exception)
