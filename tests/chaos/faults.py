@@ -23,8 +23,8 @@ from tests.chaos.service import Member, Service
 from tests.chaos.watch import Watcher
 
 AIM_PATIENCE_S = 15.0
-# For so long a fault waits for a worker that has a job in hand; then it takes any.
-PREY_PATIENCE_S = 4.0
+# For so long a fault waits for a worker that is in the middle of a film; then it takes any.
+PREY_PATIENCE_S = 12.0
 # So many crashes a job may have had before and still be hit by a kill.
 SPARED_FROM_ATTEMPT = 3
 
@@ -57,15 +57,21 @@ class World:
         self.say(kind)
 
     def pick(self) -> Member | None:
-        """Return a living worker that nobody else has in hand, in the middle of a job if one soon is."""
+        """Return a living worker that nobody else has in hand, in the middle of an innocent job if one soon is."""
         ends_s = time.monotonic() + PREY_PATIENCE_S
         while True:
             free = [worker for worker in self.service.workers if worker.pid and worker.name not in self.frozen]
-            busy = [worker for worker in free if worker.encodes()]
+            busy = [worker for worker in free if worker.encodes()] if self._innocents_run() else []
             if busy or time.monotonic() > ends_s:
                 found = busy or free
                 return self.random.choice(found) if found else None
-            time.sleep(0.05)
+            time.sleep(0.1)
+
+    def _innocents_run(self) -> bool:
+        try:
+            return bool(self.service.client.running().keys() - self.deadly())
+        except Away:
+            return False
 
     def deadly(self) -> set[str]:
         """The jobs that crash by themselves."""

@@ -44,16 +44,17 @@ class Order:
 
 
 def make_orders(prefix: str, jobs: int, *, seed: int) -> list[Order]:
-    """Return so many orders in a seeded mixture: two of each deadly kind, an eighth slow, the others trivial.
+    """Return so many orders in a seeded mixture: two of each deadly kind, a sixth slow, the others trivial.
 
-    The deadly ones come first: each needs three crashes, and every crash of a worker costs a lease. A third of all has
+    The deadly ones come early: each needs three crashes, and every crash of a worker costs a lease. A third of all has
     a picture, so that inputs are stored too.
     """
-    assert jobs >= 8, "a mixture needs some jobs"
+    assert jobs >= 12, "a mixture needs some jobs"
     random_ = random.Random(seed)
-    kinds = [Kind.SLOW] * (jobs // 8) + [Kind.TRIVIAL] * (jobs - 4 - jobs // 8)
+    kinds = [Kind.SLOW] * (jobs // 6) + [Kind.TRIVIAL] * (jobs - 4 - jobs // 6)
     random_.shuffle(kinds)
-    kinds = [Kind.POISON, Kind.VENOM, *kinds[:2], Kind.POISON, Kind.VENOM, *kinds[2:]]
+    for place, kind in ((1, Kind.VENOM), (2, Kind.POISON), (jobs // 4, Kind.VENOM), (jobs // 3, Kind.POISON)):
+        kinds.insert(place, kind)
     return [_make_order(f"{prefix}-{index:05d}", kind, random_) for index, kind in enumerate(kinds)]
 
 
