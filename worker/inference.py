@@ -42,6 +42,7 @@ class InferenceChild:
         self._process: Popen[bytes] | None = None
         self._exited = threading.Event()
         self._killed_here = False
+        self._busy_with: str | None = None
         self.ready: Ready | None = None
 
     @property
@@ -74,6 +75,7 @@ class InferenceChild:
 
     def begin(self, order: Order) -> None:
         """Hand over a job; its events follow. A child that has died meanwhile says so at the next ``poll``."""
+        self._busy_with = order.job_id
         self._send(order)
 
     def poll(self, timeout_s: float) -> Event | None:
@@ -87,6 +89,8 @@ class InferenceChild:
             return self._bury()
         if isinstance(event, Ready):
             self.ready = event
+        elif isinstance(event, Done | Failed) and event.job_id == self._busy_with:
+            self._busy_with = None
         return event
 
     def wait_ready(self, timeout_s: float) -> Ready | Died | None:
@@ -99,7 +103,12 @@ class InferenceChild:
         return None
 
     def stop_job(self, job_id: str) -> None:
-        """End the running job: ask, wait a moment, then kill. Afterwards the child is idle or dead."""
+        """End the running job: ask, wait a moment, then kill. Afterwards the child is idle or dead.
+
+        A job that was never handed over, or has ended, is none of its affairs: an idle child would answer nothing.
+        """
+        if self._busy_with != job_id:
+            return
         self._send(Cancel(job_id))
         deadline_s = time.monotonic() + CANCEL_PATIENCE_S
         while (left_s := deadline_s - time.monotonic()) > 0:

@@ -91,6 +91,19 @@ def test_a_canceled_job_stops_and_leaves_no_file(child: InferenceChild, tiny_bun
     assert list((tmp_path / "job").iterdir()) == []
 
 
+def test_stopping_a_job_that_the_child_does_not_have_leaves_it_alone(
+    child: InferenceChild, tiny_bundle: Path, tmp_path: Path
+):
+    """A job may fail before it is handed over (its picture is gone) or after its film is drawn (the store is away)."""
+    child.stop_job("anm_1")
+    assert child.alive
+    child.begin(make_order(tiny_bundle, tmp_path / "job", frames=2))
+    assert isinstance(listen(child)[-1], Done)
+    child.stop_job("anm_1")
+    child.begin(make_order(tiny_bundle, tmp_path / "next", frames=2))
+    assert isinstance(listen(child)[-1], Done), "it was killed because it had nothing to answer"
+
+
 def test_a_death_is_told_in_words(child: InferenceChild):
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
