@@ -171,8 +171,7 @@ class Courier:
             return True  # deleted meanwhile, and its deliveries with it
         live = [made.secret for made in self._store.list_webhook_secrets(delivery.owner)]
         if not live:
-            reason = "there is no secret to sign it with; make one with POST /v1/webhooks/secrets"
-            self._settle(parcel, None, reason, 0.0)
+            self._settle(parcel, None, "there is no secret to sign it with: POST /v1/webhooks/secrets makes one", 0.0)
             return True
         status, reason, duration_s = self._call(delivery, record, live)
         self._settle(parcel, status, reason, duration_s)
