@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import queue
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 import structlog
@@ -18,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 # Linux' default upper limit of a pipe: ffmpeg can be this far behind before drawing waits for it.
 PIPE_BYTES = 1 << 20
+# Frames that wait here while the pipe is full, so that drawing goes on; one frame at least, however large.
+AHEAD_BYTES = 4 << 20
 STDERR_TAIL_BYTES = 4096
 # An ffmpeg that gets no frame further for so long hangs.
 STALL_S = 300.0
@@ -27,7 +30,7 @@ _LOOK_EVERY_S = 0.25
 class Encoder:
     """An ffmpeg that reads raw frames from its standard input and tells its progress on its standard output.
 
-    Both of its outputs are drained by threads, so that it never blocks on them.
+    Both of its outputs are drained by threads, so that it never blocks on them, and a third feeds it.
 
     Args:
         command: the argument list; it must hold ``-progress pipe:1``.
@@ -44,6 +47,9 @@ class Encoder:
         _widen(self._stdin)
         self._tail = b""
         self._progress = b""
+        self._ahead: queue.Queue[memoryview | None] | None = None
+        self._feeder: threading.Thread | None = None
+        self._deaf = False
         self._drains = [
             threading.Thread(target=drain, name="ffmpeg-drain", daemon=True)
             for drain in (self._drain_words, self._drain_progress)
@@ -57,23 +63,27 @@ class Encoder:
         return self._process.pid
 
     def send(self, frame: memoryview | bytes) -> None:
-        """Write one frame; waits while the pipe is full. Raises: what ``finish`` raises."""
-        rest = memoryview(frame).cast("B")
-        try:
-            while rest:
-                rest = rest[self._stdin.write(rest) or 0 :]
-        except (BrokenPipeError, ConnectionError) as error:
-            raise self._failure() from error
+        """Hand one frame over, which must not change any more; waits while AHEAD_BYTES are waiting.
+
+        Raises: what ``finish`` raises.
+        """
+        if self._ahead is None:
+            self._ahead = queue.Queue(max(1, AHEAD_BYTES // max(1, len(memoryview(frame).cast("B")))))
+            self._feeder = threading.Thread(target=self._feed, args=(self._ahead,), name="ffmpeg-feed", daemon=True)
+            self._feeder.start()
+        if self._deaf:
+            raise self._failure()
+        self._ahead.put(memoryview(frame).cast("B"))
 
     def finish(self, tick: Callable[[], None]) -> None:
         """Say that no frame follows, and wait for the file; ``tick`` is called whenever ffmpeg has got on.
 
         Raises: PermanentError("encode-failed"); TemporaryError("storage-failed") on a full disk; what ``tick`` raises.
         """
-        try:
+        if self._ahead is None:
             self._stdin.close()
-        except BrokenPipeError as error:
-            raise self._failure() from error
+        else:
+            self._ahead.put(None)
         seen, moved_s = self._progress, time.monotonic()
         while (code := self._wait()) is None:
             if self._progress != seen:
@@ -90,7 +100,12 @@ class Encoder:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        self._stdin.close()
+        if self._ahead is None:
+            self._stdin.close()
+        else:
+            self._deaf = True
+            if self._feeder is not None and self._feeder.is_alive():
+                self._ahead.put(None)  # it throws away what waits, so there is room
         self._close()
 
     def _wait(self) -> int | None:
@@ -100,10 +115,22 @@ class Encoder:
             return None
 
     def _close(self) -> None:
-        for drain in self._drains:
-            drain.join(timeout=5)
+        for thread in (*self._drains, self._feeder):
+            if thread is not None:
+                thread.join(timeout=5)
         self._stdout.close()
         self._stderr.close()
+
+    def _feed(self, ahead: queue.Queue[memoryview | None]) -> None:
+        """Write frames until there are no more; after an ffmpeg that has gone only take them away."""
+        while (rest := ahead.get()) is not None:
+            try:
+                while rest and not self._deaf:
+                    rest = rest[self._stdin.write(rest) or 0 :]
+            except OSError:  # its end of the pipe is closed: it has failed, and the next send or finish says why
+                self._deaf = True
+        with suppress(OSError):
+            self._stdin.close()
 
     def _drain_words(self) -> None:
         while chunk := self._stderr.read(1024):

@@ -180,7 +180,7 @@ def test_the_last_stretch_shows_life_and_can_be_stopped(tmp_path: Path):
 
 def test_memory_does_not_grow_with_the_clip(tmp_path: Path):
     peaks = []
-    for batches in (2, 40):
+    for batches in (16, 56):  # both are longer than what waits for ffmpeg
         batch = draw_clip(8, 128)
         tracemalloc.start()
         with VideoWriter(
