@@ -77,6 +77,7 @@ class ObjectStore:
         self._store = store
         self._folder = folder
         self._signing_store = signing_store
+        self._rooted: set[str] = set()  # what of the folder's own entries is known to be on disk
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -119,13 +120,28 @@ class ObjectStore:
         if self._folder is not None:
             # Again if another thread tidied the empty directory away in which this one was about to write.
             _putting(lambda: obstore.put(self._store, path, data), tries=2)
-            _putting(lambda: _sync(self._folder, path))
+            _putting(lambda: self._sync(path))
             return
         attributes: dict[Any, str] = {
             "Content-Type": media_type,
             "Content-Disposition": f'attachment; filename="{name}"',
         }
         _putting(lambda: obstore.put(self._store, path, data, attributes=attributes))
+
+    def _sync(self, key: str) -> None:
+        """Force a written file and the directories that name it to disk: a 202 must survive a power cut."""
+        assert self._folder is not None
+        *parents, _name = key.split("/")
+        entries = [key, *("/".join(parents[:depth]) for depth in range(len(parents), 0, -1))]
+        if entries[-1] not in self._rooted:  # the store's own folder names few others, and the same ones always
+            entries.append("")
+        for entry in entries:
+            descriptor = os.open(self._folder / entry, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        self._rooted.add(entries[-1] or entries[-2])
 
     def get(self, key: str) -> bytes:
         """Return a whole object. Raises: ObjectMissing, TemporaryError("storage-failed")."""
@@ -283,15 +299,3 @@ def _failed() -> TemporaryError:
         "Try again in a few seconds; if it stays so, look at the store of ANIMATO_STORAGE_URL and its free space.",
         delay_s=5.0,
     )
-
-
-def _sync(folder: Path | None, key: str) -> None:
-    """Force a written file and the directories that name it to disk: a 202 must survive a power cut."""
-    assert folder is not None
-    path = folder / key
-    for entry in (path, *(parent for parent in path.parents if parent == folder or folder in parent.parents)):
-        descriptor = os.open(entry, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

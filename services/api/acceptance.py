@@ -6,10 +6,12 @@ Called off the event loop. Knows the rooms below; no HTTP.
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 
 import structlog
 
 from services.api.auth import ANONYMOUS
+from services.api.jobs import find_position
 from services.api.resources import Resources
 from services.api.uploads import Submission
 from services.errors import AnimatoError
@@ -20,10 +22,19 @@ from services.tracing import current_traceparent
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """The job of a request, whether this request made it, and its place in the queue (None: it waits no more)."""
+
+    record: JobRecord
+    created: bool
+    position: int | None
+
+
 def accept_job(
     rooms: Resources, owner: str, submission: Submission, faces: list[FaceFacts], key: str | None
-) -> tuple[JobRecord, bool]:
-    """Make a job of a submission; returns it with True, or the earlier job of the same idempotency key with False.
+) -> Accepted:
+    """Make a job of a submission, or find the earlier job of the same idempotency key.
 
     Args:
         faces: what was found in the submission's picture.
@@ -35,7 +46,7 @@ def accept_job(
     manifest = rooms.catalogue.choose(submission.options.model)
     earlier = find_earlier(rooms, owner, submission, key)
     if earlier is not None:
-        return earlier, False
+        return earlier
     job_id = make_job_id()
     facts = _store_input(rooms, job_id, submission, faces)
     seed = submission.options.seed
@@ -61,19 +72,20 @@ def accept_job(
         record, created = settled, True
     if not created:
         _remove_orphan(rooms, facts)
-        return record, False
-    rooms.dispatcher.hint(record.id)
-    return record, True
+    else:
+        rooms.dispatcher.hint(record.id)
+    return Accepted(record, created, find_position(rooms.store, record))
 
 
-def find_earlier(rooms: Resources, owner: str, submission: Submission, key: str | None) -> JobRecord | None:
+def find_earlier(rooms: Resources, owner: str, submission: Submission, key: str | None) -> Accepted | None:
     """Return the job that the same request with the same idempotency key has made before.
 
     Raises:
         RequestError: idempotency-mismatch, idempotency-conflict.
         TemporaryError: not-ready.
     """
-    return None if key is None else rooms.store.find_accepted(owner, key, submission.body_sha256)
+    record = None if key is None else rooms.store.find_accepted(owner, key, submission.body_sha256)
+    return None if record is None else Accepted(record, False, find_position(rooms.store, record))
 
 
 def _store_input(rooms: Resources, job_id: str, submission: Submission, faces: list[FaceFacts]) -> InputFacts:

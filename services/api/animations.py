@@ -13,7 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from services.api.acceptance import accept_job, find_earlier
+from services.api.acceptance import Accepted, accept_job, find_earlier
 from services.api.bodies import read_whole
 from services.api.faces import look_for_faces
 from services.api.forms import REQUEST_BODY
@@ -23,11 +23,11 @@ from services.api.jobs import answer_job, find_job, find_position
 from services.api.problems import describe_responses
 from services.api.resources import Poster, Reader, Resources, Rooms, Writer
 from services.api.schemas import PREFIX, Animation, AnimationList, describe_job
-from services.api.uploads import add_picture, read_submission
+from services.api.uploads import Submission, add_picture, read_submission
 from services.api.waiting import read_wait_s, wait_for_end
-from services.api.webhooks import check_webhook
+from services.api.webhooks import prepare_webhook
 from services.errors import AnimatoError
-from services.jobs.contract import JobRecord, JobState
+from services.jobs.contract import FaceFacts, JobState
 
 router = APIRouter(prefix=PREFIX, tags=["animations"])
 _log = structlog.get_logger(__name__)
@@ -116,40 +116,50 @@ async def create_animation(
 ) -> Response:
     """Accept one face (or none, with `source: sampled`) and one sentence; everything is checked before it is queued."""
     key = read_key(idempotency_key)
-    record, created = await _accept(request, rooms, client.owner, key)
+    accepted = await _accept(request, rooms, client.owner, key)
+    record, position = accepted.record, accepted.position
     request.state.job_id = record.id  # for the request's line in the log
-    headers = {} if created else {"Idempotent-Replayed": "true"}
+    headers = {} if accepted.created else {"Idempotent-Replayed": "true"}
     wait_s = read_wait_s(prefer or [])
     status = 202
     if wait_s is not None:
         headers["Preference-Applied"] = f"wait={wait_s}"
         record = await wait_for_end(rooms.store, record, wait_s, request)
+        position = await run_in_threadpool(find_position, rooms.store, record)
         status = 201 if record.terminal else 202
     if status == 202:
         headers["Retry-After"] = "1"
-    return answer_job(
-        record, await run_in_threadpool(find_position, rooms.store, record), status=status, headers=headers
-    )
+    return answer_job(record, position, status=status, headers=headers)
 
 
-async def _accept(request: Request, rooms: Resources, owner: str, key: str | None) -> tuple[JobRecord, bool]:
+async def _accept(request: Request, rooms: Resources, owner: str, key: str | None) -> Accepted:
     """Read, check and store a request; keeps nothing of its body while the client waits for the job."""
+    rooms.room.check()  # a full disk is told before anything is sent to it
     body = await read_whole(request)
     content_type = request.headers.get("Content-Type", "")
-    clean, decoders = rooms.pictures.clean, rooms.decoders
-    submission = await to_thread.run_sync(read_submission, body, content_type, clean, limiter=decoders)
+    # Each hop to a thread costs more than most checks do, so there are two: one that may decode, one that may wait.
+    submission, faces = await to_thread.run_sync(_check, rooms, body, content_type, limiter=rooms.decoders)
     if submission.options.webhook is not None:
-        await run_in_threadpool(check_webhook, rooms, owner, submission.options.webhook)
+        await run_in_threadpool(prepare_webhook, rooms, owner, submission.options.webhook)
     if submission.image_url is not None:
         earlier = await run_in_threadpool(find_earlier, rooms, owner, submission, key)
         if earlier is not None:
-            return earlier, False
+            return earlier
         # Nobody is called for a request that can't become a job.
         await run_in_threadpool(rooms.catalogue.choose, submission.options.model)
         image = await rooms.sources.fetch(owner, submission.image_url)
-        submission = await to_thread.run_sync(add_picture, submission, image, clean, limiter=decoders)
-    faces = await to_thread.run_sync(look_for_faces, rooms, submission, limiter=decoders)
+        submission, faces = await to_thread.run_sync(_check_fetched, rooms, submission, image, limiter=rooms.decoders)
     return await run_in_threadpool(accept_job, rooms, owner, submission, faces, key)
+
+
+def _check(rooms: Resources, body: bytes, content_type: str) -> tuple[Submission, list[FaceFacts]]:
+    submission = read_submission(body, content_type, rooms.pictures.clean)
+    return submission, look_for_faces(rooms, submission)
+
+
+def _check_fetched(rooms: Resources, submission: Submission, image: bytes) -> tuple[Submission, list[FaceFacts]]:
+    submission = add_picture(submission, image, rooms.pictures.clean)
+    return submission, look_for_faces(rooms, submission)
 
 
 @router.get(

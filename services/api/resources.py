@@ -10,6 +10,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import SecurityScopes
 
 from services.api.auth import BEARER, HEADER, Authenticator, Client
+from services.api.disk_room import DiskRoom
 from services.api.limits import RATE_HEADERS, PostLimiter, read_address
 from services.api.models import Catalogue
 from services.api.sources import SourceFetcher
@@ -39,10 +40,11 @@ class Resources:
     decoders: anyio.CapacityLimiter
     outbound: Outbound
     sources: SourceFetcher
+    room: DiskRoom
 
 
-def get_resources(request: Request) -> Resources:
-    """Return what the lifespan of the app has opened."""
+async def get_resources(request: Request) -> Resources:
+    """Return what the lifespan of the app has opened. Async, because others cost a hop to a thread."""
     return cast(Resources, request.app.state.resources)
 
 

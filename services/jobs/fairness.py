@@ -10,6 +10,7 @@ Source: start-time fair queueing (Goyal, Vin, Cheng 1996), with one unit of work
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,55 +22,51 @@ from services.jobs.tables import jobs
 CLAIM_ORDER = (jobs.c.turn, jobs.c.priority, jobs.c.created_at, jobs.c.id)
 _STARTED = (JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED)
 
+# Statements are built once: building one takes several times as long as SQLite takes to run it.
+_OWNER = sa.bindparam("of_owner", type_=jobs.c.owner.type)
+_PRIORITY = sa.bindparam("of_priority", type_=jobs.c.priority.type)
+_WAITING = (jobs.c.state == JobState.QUEUED, jobs.c.owner == _OWNER)
+_OVERTAKEN = (
+    sa.select(jobs.c.turn).where(*_WAITING, jobs.c.priority > _PRIORITY).order_by(jobs.c.priority, jobs.c.turn).limit(1)
+)
+_MOVE_BACK = sa.update(jobs).where(*_WAITING, jobs.c.priority > _PRIORITY).values(turn=jobs.c.turn + 1)
 
-def choose_turn(connection: Connection, owner: str, priority: int) -> int | sa.ColumnElement[int]:
-    """Return the turn of a job that this owner adds, making room for it before jobs of lower priority.
 
-    Returns: a number, or an expression for the INSERT, so that it costs no question of its own.
+def insert_in_turn(connection: Connection, row: dict[str, Any]) -> None:
+    """Write the row of a new job with the turn that its owner has, making room for it before lower priorities.
+
+    Args:
+        row: every column but ``turn``.
     """
-    waiting = (jobs.c.state == JobState.QUEUED, jobs.c.owner == owner)
-    overtaken = connection.execute(
-        sa.select(jobs.c.turn)
-        .where(*waiting, jobs.c.priority > priority)
-        .order_by(jobs.c.priority, jobs.c.turn)
-        .limit(1)
-    ).scalar_one_or_none()
-    if overtaken is not None:
-        connection.execute(sa.update(jobs).where(*waiting, jobs.c.priority > priority).values(turn=jobs.c.turn + 1))
-        return int(overtaken)
+    whose = {"of_owner": row["owner"], "of_priority": row["priority"]}
+    overtaken = connection.execute(_OVERTAKEN, whose).scalar_one_or_none()
+    if overtaken is None:
+        connection.execute(_insert_next(connection.dialect.name), row | whose)
+    else:
+        connection.execute(_MOVE_BACK, whose)
+        connection.execute(sa.insert(jobs), row | {"turn": overtaken})
+
+
+@cache
+def _insert_next(dialect: str) -> sa.Insert:
+    """Return the INSERT of a job behind all that its owner has waiting."""
     last_waiting = _one(
         sa.select(jobs.c.turn + 1)
-        .where(*waiting, jobs.c.priority <= priority)
+        .where(*_WAITING, jobs.c.priority <= _PRIORITY)
         .order_by(jobs.c.priority.desc(), jobs.c.turn.desc())
     )
     # Who waits for each job before posting the next one takes turns as well.
     last_started = _one(
         sa.select(jobs.c.turn + 1)
-        .where(jobs.c.owner == owner, jobs.c.state.in_(_STARTED))
+        .where(jobs.c.owner == _OWNER, jobs.c.state.in_(_STARTED))
         .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
     )
     own = sa.func.coalesce(last_waiting, last_started, 0)
     served = [_one(_turns(state).order_by(jobs.c.turn.desc())) for state in _STARTED]
     served.append(_one(_turns(JobState.QUEUED).order_by(jobs.c.turn)))
-    # SQLite calls it max; of NULLs both databases would make NULL or leave them out.
-    largest = sa.func.max if connection.dialect.name == "sqlite" else sa.func.greatest
-    return largest(own, *(sa.func.coalesce(turn, 0) for turn in served))
-
-
-def place_of(job_id: str) -> sa.Select[tuple[int]]:
-    """Return the query of a queued job's place, 1 = next; no row when it is not queued."""
-    mine, ahead = jobs.alias("mine"), jobs.alias("ahead")
-
-    def key(table: Any) -> sa.Tuple:
-        return sa.tuple_(*(table.c[column.name] for column in CLAIM_ORDER))
-
-    place = (
-        sa.select(sa.func.count())
-        .select_from(ahead)
-        .where(ahead.c.state == JobState.QUEUED, key(ahead) <= key(mine))
-        .scalar_subquery()
-    )
-    return sa.select(place).where(mine.c.id == job_id, mine.c.state == JobState.QUEUED)
+    # SQLite calls it max; of NULLs the two would make different things.
+    largest = sa.func.max if dialect == "sqlite" else sa.func.greatest
+    return sa.insert(jobs).values(turn=largest(own, *(sa.func.coalesce(turn, 0) for turn in served)))
 
 
 def _turns(state: JobState) -> sa.Select[tuple[int]]:
@@ -78,3 +75,22 @@ def _turns(state: JobState) -> sa.Select[tuple[int]]:
 
 def _one(query: sa.Select[Any]) -> sa.ScalarSelect[Any]:
     return query.limit(1).scalar_subquery()
+
+
+def _make_place() -> sa.Select[tuple[int]]:
+    mine, ahead = jobs.alias("mine"), jobs.alias("ahead")
+
+    def key(table: sa.Alias) -> sa.Tuple:
+        return sa.tuple_(*(table.c[column.name] for column in CLAIM_ORDER))
+
+    place = (
+        sa.select(sa.func.count())
+        .select_from(ahead)
+        .where(ahead.c.state == JobState.QUEUED, key(ahead) <= key(mine))
+        .scalar_subquery()
+    )
+    return sa.select(place).where(mine.c.id == sa.bindparam("job_id"), mine.c.state == JobState.QUEUED)
+
+
+# A queued job's place among all, 1 = next, for the parameter ``job_id``; no row when it is not queued.
+PLACE = _make_place()

@@ -15,13 +15,16 @@ from sqlalchemy.engine import Connection
 from services.errors import RequestError, TemporaryError
 from services.jobs.contract import AnimationOptions, InputFacts, JobRecord, JobState, json_safe
 from services.jobs.database import Database
-from services.jobs.fairness import choose_turn
+from services.jobs.fairness import insert_in_turn
 from services.jobs.tables import idempotency, jobs, record_from_row
 
 IDEMPOTENCY_TTL = timedelta(hours=24)
 # A queue that is far from full need not be counted for every job.
 _COUNT_EVERY_S = 1.0
 _NEARLY_FULL = 0.9
+
+# Built once: building a statement takes longer than running it.
+_COUNT_QUEUED = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED)
 
 
 class Intake(Database):
@@ -60,7 +63,7 @@ class Intake(Database):
         Raises: RequestError("idempotency-mismatch"), TemporaryError("queue-full"), TemporaryError("rate-limited") for
         ``owner_limit``, TemporaryError("not-ready").
         """
-        written = {
+        row = {
             "id": job_id,
             "owner": owner,
             "priority": priority,
@@ -91,10 +94,9 @@ class Intake(Database):
                 self._check_room(connection, queue_limit)
             if owner_limit is not None:
                 _check_share(connection, owner, owner_limit)
-            turn = choose_turn(connection, owner, priority)
             deadline_at = None if options.deadline_s is None else moment + timedelta(seconds=options.deadline_s)
             times = {"created_at": moment, "not_before": moment, "deadline_at": deadline_at}
-            connection.execute(sa.insert(jobs).values(written | times | {"turn": turn}))
+            insert_in_turn(connection, row | times)
         # The record as the row would give it back, without reading it.
         return JobRecord(
             id=job_id,
@@ -169,9 +171,7 @@ class Intake(Database):
     def _check_room(self, connection: Connection, queue_limit: int) -> None:
         queued = self._depth.remembered(queue_limit)
         if queued is None:
-            queued = connection.execute(
-                sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED)
-            ).scalar_one()
+            queued = connection.execute(_COUNT_QUEUED).scalar_one()
             self._depth.remember(queued)
         if queued >= queue_limit:
             raise TemporaryError(
@@ -203,12 +203,12 @@ class _Depth:
         self._counted_at_s = float("-inf")
 
     def remembered(self, limit: int) -> int | None:
-        """Return the count with one more job added; None where it is old or so near the limit that it matters."""
+        """Return the count, and add a job to it; None where it is old or so near the limit that it matters."""
         with self._lock:
             if time.monotonic() - self._counted_at_s > _COUNT_EVERY_S or self._queued >= _NEARLY_FULL * limit:
                 return None
             self._queued += 1
-            return self._queued
+            return self._queued - 1
 
     def remember(self, queued: int) -> None:
         """Keep what was counted; one more is added now."""

@@ -18,7 +18,7 @@ from services.jobs.attempts import LeaseLost
 from services.jobs.contract import JobRecord, JobState
 from services.jobs.cursors import make_cursor, read_cursor
 from services.jobs.deliveries import Deliveries
-from services.jobs.fairness import place_of
+from services.jobs.fairness import PLACE
 from services.jobs.figures import Figures, count_ends
 from services.jobs.intake import Intake
 from services.jobs.keys import Keys
@@ -97,7 +97,7 @@ class JobStore(Sweeps, Intake, Figures, Roster, Keys, Deliveries, WebhookSecrets
     def queue_position(self, job_id: str) -> int | None:
         """Return the job's place among the queued ones, 1 = next; None when it is not queued."""
         with self._read() as connection:
-            return connection.execute(place_of(job_id)).scalar_one_or_none()
+            return connection.execute(PLACE, {"job_id": job_id}).scalar_one_or_none()
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
