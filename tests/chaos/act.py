@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.chaos import faults
 from tests.chaos.audit import ENDS, Verdict, fetch_films, judge, read_jobs, read_lines
+from tests.chaos.calm import Calm, make_calm_orders, measure
 from tests.chaos.client import Submitter
 from tests.chaos.faults import Fault, World
 from tests.chaos.ground import Ground, open_ground
@@ -53,6 +54,7 @@ class Outcome:
 
     ground: str
     verdict: Verdict
+    calm: Calm
     recoveries: dict[str, list[float]]
     faults: dict[str, int]
     posts_redis_away_s: list[float]
@@ -77,7 +79,8 @@ class _Act:
         self._script = script
         self._ground = ground
         self._service = service
-        orders = make_orders(ground.name, script.jobs, seed=script.seed)
+        self._calm_orders = make_calm_orders(ground.name, script.workers, script.outage_s, script.seed)
+        orders = make_orders(ground.name, script.jobs - len(self._calm_orders), seed=script.seed)
         # A little faster than the storm lasts, so that a queue stands behind every fault.
         rate = script.jobs / (0.9 * script.storm_s)
         submitter = Submitter(service.base_url, orders, rate=rate, abandon=ABANDONED_SHARE, seed=script.seed, threads=4)
@@ -87,6 +90,8 @@ class _Act:
 
     def run(self) -> Outcome:
         world = self._world
+        world.say("calm: cancels, and POST without its queue server")
+        calm = measure(world, self._calm_orders, self._script.workers)
         world.say(f"storm: {self._script.jobs} jobs in {self._script.storm_s:.0f} s")
         world.watcher.start()
         world.submitter.start()
@@ -102,8 +107,8 @@ class _Act:
         films = fetch_films(self._service.client, last)
         world.watcher.settle(last)
         lines = read_lines(worker.log for worker in self._service.workers)
-        verdict = judge(world.submitter.ledger, last, first, films, lines)
-        return self._outcome(verdict)
+        verdict = judge(world.submitter.ledger, last, first, films, lines, canceled=calm.canceled)
+        return self._outcome(verdict, calm)
 
     def _storm(self) -> None:
         """Two lanes at once: what happens to processes, and what happens to servers."""
@@ -173,7 +178,7 @@ class _Act:
         while self._world.frozen:
             time.sleep(0.2)
 
-    def _outcome(self, verdict: Verdict) -> Outcome:
+    def _outcome(self, verdict: Verdict, calm: Calm) -> Outcome:
         world, ledger = self._world, self._world.submitter.ledger
         during = [
             answer.seconds
@@ -183,9 +188,10 @@ class _Act:
         return Outcome(
             ground=self._ground.name,
             verdict=verdict,
+            calm=calm,
             recoveries=world.watcher.recoveries(),
             faults=dict(sorted(world.counts.items())),
-            posts_redis_away_s=during,
+            posts_redis_away_s=calm.posts_s + during,
             posts_s=[answer.seconds for answer in ledger.answers],
             refused_posts=sum(answer.status == 503 for answer in ledger.answers),
             drains_s=world.drains_s,

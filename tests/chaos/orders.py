@@ -23,13 +23,14 @@ class Kind(Enum):
     """What a job is there for."""
 
     TRIVIAL = "trivial"
+    LONG = "long"  # eighty seconds of the same: to be canceled
     SLOW = "slow"  # ffmpeg reads at viewing speed: three seconds to be hit in, at no cost of processor time
     POISON = "poison"  # kills the process that runs the model, every time
     VENOM = "venom"  # kills the worker with everything below it, every time
 
 
-FPS = {Kind.TRIVIAL: 24, Kind.SLOW: 12, Kind.POISON: 13, Kind.VENOM: 11}
-FRAMES = {Kind.TRIVIAL: 4, Kind.SLOW: 36, Kind.POISON: 4, Kind.VENOM: 4}
+FPS = {Kind.TRIVIAL: 24, Kind.SLOW: 12, Kind.LONG: 12, Kind.POISON: 13, Kind.VENOM: 11}
+FRAMES = {Kind.TRIVIAL: 4, Kind.SLOW: 36, Kind.LONG: 960, Kind.POISON: 4, Kind.VENOM: 4}
 DEADLY = frozenset({Kind.POISON, Kind.VENOM})
 PROMPTS = ("smiling", "angry", "sad", "winks, then laughs")
 
@@ -55,10 +56,12 @@ def make_orders(prefix: str, jobs: int, *, seed: int) -> list[Order]:
     random_.shuffle(kinds)
     for place, kind in ((1, Kind.VENOM), (2, Kind.POISON), (jobs // 4, Kind.VENOM), (jobs // 3, Kind.POISON)):
         kinds.insert(place, kind)
-    return [_make_order(f"{prefix}-{index:05d}", kind, random_) for index, kind in enumerate(kinds)]
+    return [make_order(f"{prefix}-{index:05d}", kind, random_.randrange(2**31)) for index, kind in enumerate(kinds)]
 
 
-def _make_order(key: str, kind: Kind, random_: random.Random) -> Order:
+def make_order(key: str, kind: Kind, seed: int) -> Order:
+    """Return one order."""
+    random_ = random.Random(seed)
     body: dict[str, Any] = {
         "prompt": random_.choice(PROMPTS),
         "seed": random_.randrange(2**31),

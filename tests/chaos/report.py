@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from services.settings import Settings
@@ -40,8 +40,11 @@ def sum_up(outcomes: Sequence[Outcome], *, wanted: int, settings: Mapping[str, A
         "post_p99_s": _rounded(percentile(posts, 0.99), 3),
         "post_p99_redis_away_s": _rounded(percentile(during, 0.99), 3),
         "posts_redis_away": len(during),
+        "backlog_s": _worst(outcome.calm.backlog_s for outcome in outcomes),
+        "cancel_queued_max_s": _worst((s for outcome in outcomes for s in outcome.calm.cancel_queued_s), 2),
+        "cancel_running_max_s": _worst((s for outcome in outcomes for s in outcome.calm.cancel_running_s), 2),
         "posts_refused": sum(outcome.refused_posts for outcome in outcomes),
-        "sigterm_max_s": _rounded(max((s for outcome in outcomes for s in outcome.drains_s), default=None)),
+        "sigterm_max_s": _worst(s for outcome in outcomes for s in outcome.drains_s),
         "faults": dict(sorted(faults.items())),
         "left_out": [words for outcome in outcomes for words in outcome.left_out],
         "lease_s": settings.get("lease_s", Settings.model_fields["lease_s"].default),
@@ -51,3 +54,7 @@ def sum_up(outcomes: Sequence[Outcome], *, wanted: int, settings: Mapping[str, A
 
 def _rounded(seconds: float | None, digits: int = 1) -> float | None:
     return None if seconds is None else round(seconds, digits)
+
+
+def _worst(seconds: Iterable[float | None], digits: int = 1) -> float | None:
+    return _rounded(max((s for s in seconds if s is not None), default=None), digits)
