@@ -9,6 +9,7 @@ changes something must come from the service's own page or from a program. *CORS
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers
@@ -20,6 +21,7 @@ from services.api.problems import answer_error
 from services.errors import RequestError
 from services.settings import Settings, is_loopback
 
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]*))(?::[0-9]*)?")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS = ("GET", "HEAD", "POST", "DELETE")
 _REQUEST_HEADERS = (
@@ -107,8 +109,10 @@ def _is_trusted(host: str, names: Sequence[str]) -> bool:
     DNS rebinding needs a name in the public DNS: an address is none, and neither is a name without a dot, such as
     ``localhost`` or that of a container beside this one.
     """
-    name = host[1 : host.find("]")] if host.startswith("[") else host.rpartition(":")[0] or host
-    name = name.rstrip(".").lower()
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return False
+    name = (found[1] or found[2]).rstrip(".").lower()
     try:
         ipaddress.ip_address(name)
     except ValueError:

@@ -17,13 +17,10 @@ from pydantic import TypeAdapter
 
 import services.api.animations as animations_room
 import services.api.openapi as openapi_room
-from services.api.app import create_app
-from services.api.auth import make_authenticator
 from services.api.openapi import PATH, render_openapi
 from services.api.problems import STATUSES, TITLES
 from services.api.resources import Resources
 from services.api.schemas import Animation
-from services.errors import PermanentError
 from services.logs import configure_logging
 from services.settings import Settings
 from tests.services.api.conftest import claim, expect_problem, finish, post_photo, post_sampled, rooms_of, write_model
@@ -249,14 +246,6 @@ def test_page_and_samples(serve: Callable[..., TestClient], tmp_path: Path) -> N
     assert client.get(listed[2]["url"]).status_code == 200
     assert client.get(listed[0]["url"]).content == encode(make_photo())
     expect_problem(client.get("/samples/%2e%2e/bundles/human/manifest.json"), 404, "not-found")
-
-
-def test_authentication_can_not_be_asked_for(settings: Settings) -> None:
-    for auth, host in (("on", "127.0.0.1"), ("auto", "0.0.0.0"), ("auto", "example.com")):
-        with pytest.raises(PermanentError, match="no API keys yet"):
-            create_app(settings.model_copy(update={"auth": auth, "host": host}))
-    for auth, host in (("off", "0.0.0.0"), ("auto", "127.0.0.1"), ("auto", "::1"), ("auto", "localhost")):
-        make_authenticator(auth, host)
 
 
 def test_openapi_is_valid_and_committed() -> None:
