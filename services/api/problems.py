@@ -108,6 +108,9 @@ _HINTS_OF_STATUSES: Mapping[int, str] = {
 # Not the client's fault for good, though no error of ours: what is outside may have changed by the next try.
 _RETRYABLE = frozenset({"idempotency-conflict", "source-unreachable"})
 
+# A small request with thousands of wrong fields shall not make a large answer.
+MAX_FIELD_PROBLEMS = 50
+
 INTERNAL_DETAIL = "The service met an error that it did not expect; nothing was changed by this answer."
 INTERNAL_HINT = "Try again; if it happens again, report the X-Request-ID header of this answer."
 
@@ -204,7 +207,7 @@ def list_field_problems(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, s
     # The names of union branches and dict keys ("[key]") that pydantic adds are no part of the document.
     return [
         {"pointer": make_pointer([part for part in error["loc"] if part != "[key]"]), "detail": str(error["msg"])}
-        for error in errors
+        for error in errors[:MAX_FIELD_PROBLEMS]
     ]
 
 

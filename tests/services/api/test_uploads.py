@@ -141,6 +141,23 @@ def test_wrong_json(shared: TestClient, body: bytes) -> None:
     expect_problem(response, 422, "validation-failed")
 
 
+@pytest.mark.parametrize("item", [b"[]", b"{}", b"1", b'"ab"', b'{"a":1}', b"[[]]", b"[{}]"])
+def test_a_body_full_of_small_values_is_not_parsed(shared: TestClient, item: bytes) -> None:
+    """It would take seconds and a hundred times its size in memory, while every other request waits."""
+    body = b'{"prompt": "smiling", "source": "sampled", "metadata": [' + item + (b"," + item) * 200_000 + b"]}"
+    response = shared.post("/v1/animations", content=body, headers={"Content-Type": "application/json"})
+    assert "too many values" in expect_problem(response, 422, "validation-failed")["detail"]
+    response = shared.post("/v1/animations", files=make_form(("options", body)))
+    problem = expect_problem(response, 422, "validation-failed")
+    assert "too many values" in problem["detail"]
+    assert pointers(problem) == ["#/options"]
+
+
+def test_thousands_of_wrong_fields_make_a_short_answer(shared: TestClient) -> None:
+    response = shared.post("/v1/animations", json={**SAMPLED, **{f"field{n}": 1 for n in range(20_000)}})
+    assert len(expect_problem(response, 422, "validation-failed")["errors"]) == 50
+
+
 def test_json_numbers(client: TestClient) -> None:
     """Whole numbers may be written as floats, as JSON allows; a byte order mark and charset are harmless."""
     body = b'\xef\xbb\xbf{"prompt": "smiling", "source": "sampled", "frames": 48.0, "intensity": 1}'
@@ -279,7 +296,8 @@ def test_base64_of_all_kinds(client: TestClient, photo: bytes) -> None:
     lines = base64.encodebytes(photo).decode()
     url_safe = base64.urlsafe_b64encode(photo).decode().rstrip("=")
     sums = set()
-    for text in (plain, lines, url_safe, "DATA:image/png;base64," + plain):
+    spread = " \t\n".join(plain)
+    for text in (plain, lines, url_safe, spread, "DATA:image/png;base64," + plain):
         response = client.post("/v1/animations", json={"prompt": "smiling", "image_base64": text})
         assert response.status_code == 202, response.text
         sums.add(response.json()["input"]["sha256"])
