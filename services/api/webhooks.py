@@ -6,7 +6,7 @@ Also what a request for a webhook is checked for before its job is accepted.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, Never
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Body, Query
@@ -31,6 +31,7 @@ router = APIRouter(tags=["webhooks"])
 
 DeliveryState = Literal["pending", "delivered", "failed"]
 _PRIVATE = {"Cache-Control": "private, no-cache"}
+_SECRET = {"Cache-Control": "no-store"}
 
 
 class WebhookTry(BaseModel):
@@ -66,26 +67,21 @@ class WebhookDeliveryList(BaseModel):
     next_cursor: str | None
 
 
-class WebhookSecretFacts(BaseModel):
-    """A secret that signs now, without the secret itself: that is shown once, when it is made."""
+class SigningSecret(BaseModel):
+    """A secret that signs now."""
 
     id: str
     object: Literal["webhook_secret"] = "webhook_secret"
+    secret: str = Field(description="`whsec_` and base64, as Standard Webhooks has it.")
     created_at: datetime
     expires_at: datetime | None = Field(description="Null: it signs until it is replaced.")
-
-
-class NewWebhookSecret(WebhookSecretFacts):
-    """A secret that was just made."""
-
-    secret: str = Field(description="`whsec_` and base64, as Standard Webhooks has it. Nobody can read it again.")
 
 
 class WebhookSecretList(BaseModel):
     """The secrets that sign now, newest first: at most two."""
 
     object: Literal["list"] = "list"
-    data: list[WebhookSecretFacts]
+    data: list[SigningSecret]
 
 
 class Rotation(BaseModel):
@@ -181,15 +177,15 @@ def redeliver(delivery_id: str, rooms: Rooms, owner: WebhookManager) -> Response
     responses=describe_responses("not-ready"),
 )
 def list_secrets(rooms: Rooms, owner: WebhookManager) -> Response:
-    """Return which secrets sign your webhooks now, without the secrets."""
-    data = [_describe_secret(made).model_dump(mode="json") for made in rooms.store.list_webhook_secrets(owner)]
-    return JSONResponse({"object": "list", "data": data}, headers=_PRIVATE)
+    """Return the secrets that sign your webhooks now. The first one is made with your first job that has a webhook."""
+    data = [_describe_secret(made) for made in rooms.store.list_webhook_secrets(owner)]
+    return JSONResponse({"object": "list", "data": data}, headers=_SECRET)
 
 
 @router.post(
     PREFIX + "/secrets",
     status_code=201,
-    response_model=NewWebhookSecret,
+    response_model=SigningSecret,
     summary="Make or rotate the webhook secret",
     responses=describe_responses("bad-request", "validation-failed", "payload-too-large", "not-ready"),
 )
@@ -197,8 +193,7 @@ def create_secret(rooms: Rooms, owner: WebhookManager, rotation: Annotated[Rotat
     """Make a secret that signs from now on; the one before signs along for a while, any older one ends."""
     rotation = rotation or Rotation()
     made = rooms.store.add_webhook_secret(owner, make_secret(), rotation.overlap_s)
-    shown = NewWebhookSecret(**_describe_secret(made).model_dump(), secret=made.secret)
-    return JSONResponse(shown.model_dump(mode="json"), 201, headers={"Cache-Control": "no-store"})
+    return JSONResponse(_describe_secret(made), 201, headers=_SECRET)
 
 
 @router.delete(
@@ -209,7 +204,7 @@ def create_secret(rooms: Rooms, owner: WebhookManager, rotation: Annotated[Rotat
     responses={204: {"description": "It signs nothing any more."}, **describe_responses("not-found", "not-ready")},
 )
 def delete_secret(secret_id: str, rooms: Rooms, owner: WebhookManager) -> Response:
-    """End a secret at once, e.g. one that leaked. Without any, webhooks wait for a new one while they are tried."""
+    """End a secret at once, e.g. one that leaked. Without any, what is due waits for the next one."""
     if not rooms.store.delete_webhook_secret(owner, secret_id):
         raise RequestError(
             "not-found", "There is no webhook secret with this id.", "GET /v1/webhooks/secrets lists those that sign."
@@ -217,27 +212,18 @@ def delete_secret(secret_id: str, rooms: Rooms, owner: WebhookManager) -> Respon
     return Response(status_code=204)
 
 
-def check_webhook(rooms: Resources, owner: str, webhook: WebhookOptions) -> None:
-    """Refuse a webhook that could never be delivered, as far as that can be told without calling it.
+def prepare_webhook(rooms: Resources, owner: str, webhook: WebhookOptions) -> None:
+    """Refuse a webhook that may not be called, as far as that can be told without a look-up; see to its signature.
 
     Raises:
-        RequestError: validation-failed with a pointer to what is wrong.
+        RequestError: validation-failed with a pointer to the URL.
     """
     try:
         rooms.outbound.check_url(webhook.url)
     except RequestError as error:
-        _refuse(error.message, ("webhook", "url"), error.hint)
-    if not rooms.store.list_webhook_secrets(owner):
-        _refuse(
-            "The webhook can't be signed: no secret was made yet.",
-            ("webhook",),
-            "Make one with POST /v1/webhooks/secrets, and check webhooks with it in your receiver.",
-        )
-
-
-def _refuse(detail: str, where: tuple[str, ...], hint: str) -> Never:
-    problem = {"pointer": make_pointer(where), "detail": detail}
-    raise RequestError("validation-failed", detail, hint, errors=[problem])
+        problem = {"pointer": make_pointer(("webhook", "url")), "detail": error.message}
+        raise RequestError("validation-failed", error.message, error.hint, errors=[problem]) from error
+    rooms.store.ensure_webhook_secret(owner, make_secret)
 
 
 def _answer_list(deliveries: list[Delivery], next_cursor: str | None, headers: dict[str, str]) -> Response:
@@ -264,5 +250,6 @@ def _describe(delivery: Delivery) -> WebhookDelivery:
     )
 
 
-def _describe_secret(made: WebhookSecret) -> WebhookSecretFacts:
-    return WebhookSecretFacts(id=made.id, created_at=made.created_at, expires_at=made.expires_at)
+def _describe_secret(made: WebhookSecret) -> dict[str, Any]:
+    shown = SigningSecret(id=made.id, secret=made.secret, created_at=made.created_at, expires_at=made.expires_at)
+    return shown.model_dump(mode="json")

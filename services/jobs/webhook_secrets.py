@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from services.jobs.database import Database
 from services.jobs.tables import webhook_secrets
@@ -31,8 +33,7 @@ class WebhookSecrets(Database):
         """Store a new secret; the one before it signs along for ``overlap_s`` seconds, older ones end now."""
         table = webhook_secrets
         with self._write() as connection:
-            if not self.is_sqlite:  # two rotations at once must see each other
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"webhooks of {owner}"))))
+            self._queue_up(connection, owner)
             now = self._now(connection)
             earlier = connection.execute(_live(owner, now)).all()
             newest = earlier[0] if earlier else None
@@ -45,11 +46,22 @@ class WebhookSecrets(Database):
                 )
             kept = [newest.id] if newest is not None and overlap_s > 0 else []
             connection.execute(sa.delete(table).where(table.c.owner == owner, table.c.id.not_in(kept)))
-            made = WebhookSecret("whs_" + secrets.token_hex(12), secret, now, None)
-            connection.execute(
-                sa.insert(table).values(id=made.id, owner=owner, secret=secret, created_at=now, expires_at=None)
-            )
-            return made
+            return _insert(connection, owner, secret, now)
+
+    def ensure_webhook_secret(self, owner: str, make_secret: Callable[[], str]) -> None:
+        """Store a first secret for an owner who has none that signs."""
+        if self.list_webhook_secrets(owner):
+            return
+        with self._write() as connection:
+            self._queue_up(connection, owner)
+            now = self._now(connection)
+            if connection.execute(_live(owner, now)).first() is None:
+                _insert(connection, owner, make_secret(), now)
+
+    def _queue_up(self, connection: Connection, owner: str) -> None:
+        """Let two who change an owner's secrets at once see each other's change; SQLite has one writer anyway."""
+        if not self.is_sqlite:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"webhooks of {owner}"))))
 
     def list_webhook_secrets(self, owner: str) -> list[WebhookSecret]:
         """Return the owner's secrets that sign now, newest first."""
@@ -65,6 +77,14 @@ class WebhookSecrets(Database):
         with self._write() as connection:
             removed = connection.execute(sa.delete(table).where(table.c.owner == owner, table.c.id == secret_id))
             return removed.rowcount == 1
+
+
+def _insert(connection: Connection, owner: str, secret: str, now: datetime) -> WebhookSecret:
+    made = WebhookSecret("whs_" + secrets.token_hex(12), secret, now, None)
+    connection.execute(
+        sa.insert(webhook_secrets).values(id=made.id, owner=owner, secret=secret, created_at=now, expires_at=None)
+    )
+    return made
 
 
 def _live(owner: str, now: datetime) -> sa.Select[tuple[str, str, datetime, datetime | None]]:

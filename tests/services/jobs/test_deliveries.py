@@ -342,6 +342,24 @@ def test_secret_is_deleted_by_its_owner_alone(store: JobStore) -> None:
     assert secrets_of(store) == []
 
 
+def test_first_secret_is_made_once(store: JobStore, clock: Clock) -> None:
+    gate = threading.Barrier(4)
+
+    def ensure(text: str) -> None:
+        gate.wait()
+        store.ensure_webhook_secret("me", lambda: text)
+
+    threads = [threading.Thread(target=ensure, args=(str(number),)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (made,) = store.list_webhook_secrets("me")
+    assert made.expires_at is None
+    store.ensure_webhook_secret("me", lambda: "another")
+    assert secrets_of(store) == [made.secret]
+
+
 def test_rotations_at_once_leave_two(store: JobStore) -> None:
     store.add_webhook_secret("me", "old", 100)
     threads = [threading.Thread(target=store.add_webhook_secret, args=("me", str(n), 100)) for n in range(4)]
