@@ -15,7 +15,11 @@ import structlog
 TASK_LOOK = "animato.look"
 # Workers look by themselves every few seconds; a hint that waited longer than this tells them nothing.
 HINT_LIFETIME_S = 30
-_PENDING = 256
+# A look goes on until nothing is due, so a handful of hints wakes every worker and more only cost: publishing one takes
+# about as long as accepting a job.
+_BURST = 32
+_EVERY_S = 0.01
+_PENDING = 64
 _LOG_EVERY_S = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -29,7 +33,7 @@ class SendsTasks(Protocol):
 
 
 class Dispatcher:
-    """Publishes hints in the background; drops them when the queue server is away.
+    """Publishes hints in the background, at a bounded rate; drops them when the queue server is away.
 
     Args:
         celery: what ``services.queue.make_celery`` returns.
@@ -54,7 +58,7 @@ class Dispatcher:
         try:
             self._pending.put_nowait(job_id)
         except queue.Full:
-            self._count_drop("more hints than the queue server takes")
+            return  # as many looks as are ahead will find this job too
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Publish what is pending, within ``timeout_s``, and stop."""
@@ -78,7 +82,11 @@ class Dispatcher:
                 self._thread.start()
 
     def _publish(self) -> None:
+        paced_s = time.monotonic() - _BURST * _EVERY_S
         while (job_id := self._pending.get()) is not None:
+            now_s = time.monotonic()
+            paced_s = max(paced_s + _EVERY_S, now_s - _BURST * _EVERY_S)
+            time.sleep(max(0.0, paced_s - now_s))
             try:
                 self._celery.send_task(
                     TASK_LOOK, args=(job_id,), expires=HINT_LIFETIME_S, ignore_result=True, retry=False
