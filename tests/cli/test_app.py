@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.cli.conftest import Run
 
-COMMANDS = ("up", "demo", "animate", "models", "doctor")
+COMMANDS = ("up", "demo", "animate", "models", "doctor", "keys")
 HEAVY = ("numpy", "onnxruntime", "cv2", "PIL", "fastapi", "celery", "sqlalchemy", "httpx", "obstore", "torch")
 
 
