@@ -168,9 +168,6 @@ def start_span(
         kind=SpanKind[kind.upper()],
         attributes=None if attributes is None else dict(attributes),
         start_time=None if since is None else int(since.timestamp() * 1e9),
-        # The SDK would write the exception's message and source lines into the span.
-        record_exception=False,
-        set_status_on_exception=False,
     )
     context = recorded.get_span_context()
     ids = f"{format_trace_id(context.trace_id)}-{format_span_id(context.span_id)}"
@@ -183,7 +180,8 @@ def open_span(
 ) -> Iterator[Span]:
     """Record the block as a span; spans that begin inside it stand below it. See ``start_span``.
 
-    An exception that leaves the block marks the span as failed with the exception's class.
+    An exception that leaves the block marks the span as failed with the exception's class; OpenTelemetry's own way
+    would write its message and source lines into the span.
     """
     span = start_span(name, kind, parent=parent, attributes=attributes)
     token = _current.set(span)

@@ -88,7 +88,8 @@ class Boundary:
     def _record(self, scope: Scope, answer: dict[str, Any], duration_s: float, span: Span) -> None:
         route, method = _name_route(scope), scope["method"]
         status = answer["status"] or 499  # the client went away before an answer
-        self.metrics.observe(method, route, status, answer["answered_s"] or duration_s)
+        waited_s = scope.get("state", {}).get("waited_s", 0.0)
+        self.metrics.observe(method, route, status, max(0.0, (answer["answered_s"] or duration_s) - waited_s))
         job_id = _find_job_id(scope)
         about = {} if job_id is None else {"job_id": job_id}
         write = _log.debug if route in _WATCHERS else _log.info

@@ -5,7 +5,7 @@ Labels come from closed sets: route templates, states, codes, models, living wor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
@@ -21,6 +21,16 @@ BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 # A worker that was not heard for so long is forgotten; alerts have long told of it.
 REMEMBERED_S = 600.0
 
+# What a job can fail with: told from nought, because the first failure of a series that begins with it is no rise.
+JOB_CODES = (
+    "inversion-failed",
+    "out-of-memory",
+    "deadline-exceeded",
+    "worker-lost",
+    "storage-failed",
+    "encode-failed",
+    "internal",
+)
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 _log = structlog.get_logger(__name__)
 
@@ -33,7 +43,7 @@ class ApiMetrics:
         self.registry = CollectorRegistry()
         self._duration = Histogram(
             "http_request_duration_seconds",
-            "Seconds from the request to the first byte of its answer.",
+            "Seconds from the request to the first byte of its answer, without what it asked to wait.",
             ("method", "route", "status"),
             buckets=BUCKETS_S,
             registry=self.registry,
@@ -76,7 +86,8 @@ class ServiceMetrics(Collector):
         answers = 1.0
         try:
             # Whole before the first is told: half a scrape would look like a fall.
-            yield from list(_collect_jobs(self._rooms.store))
+            models = [manifest.id for manifest in self._rooms.catalogue.list_models()]
+            yield from list(_collect_jobs(self._rooms.store, models))
         except AnimatoError as error:
             answers = 0.0
             _log.warning("metrics_without_database", code=error.code)
@@ -96,14 +107,17 @@ class ServiceMetrics(Collector):
             yield GaugeMetricFamily("animation_disk_free_bytes", "Free disk where jobs or pictures are kept.", free)
 
 
-def _collect_jobs(store: JobStore) -> Iterator[Metric]:
+def _collect_jobs(store: JobStore, models: Iterable[str]) -> Iterator[Metric]:
     jobs = CounterMetricFamily(
         "animation_jobs",
         "Jobs that have ended, by status, error code and model.",
         labels=("status", "code", "model"),
     )
-    for status, code, model, number in store.totals():
-        jobs.add_metric((status, code, model), number)
+    known = [("succeeded", ""), *(("failed", code) for code in JOB_CODES)]
+    ended = {(status, code, model): 0 for model in models for status, code in known}
+    ended |= {(status, code, model): number for status, code, model, number in store.totals()}
+    for labels, number in ended.items():
+        jobs.add_metric(labels, number)
     yield jobs
     queue = store.queue_facts()
     yield GaugeMetricFamily("animation_queue_depth", "Jobs that wait.", queue.queued)

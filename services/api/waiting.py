@@ -25,7 +25,8 @@ def read_wait_s(prefer: list[str]) -> int | None:
 
 async def wait_for_end(store: JobStore, record: JobRecord, wait_s: float, request: Request) -> JobRecord:
     """Return the job once it has ended, or as it stands after ``wait_s`` seconds or when the client has gone."""
-    deadline_s = time.monotonic() + wait_s
+    began_s = time.monotonic()
+    deadline_s = began_s + wait_s
     while not record.terminal and time.monotonic() < deadline_s:
         # Slept in steps so that the end is seen soon; the look itself reads one number.
         await anyio.sleep(min(LOOK_EVERY_S, max(0.0, deadline_s - time.monotonic())))
@@ -37,4 +38,5 @@ async def wait_for_end(store: JobStore, record: JobRecord, wait_s: float, reques
         if revision != record.revision:
             found = await run_in_threadpool(store.get, record.id, record.owner)
             record = record if found is None else found
+    request.state.waited_s = time.monotonic() - began_s  # the client's wish, and no slowness of ours
     return record

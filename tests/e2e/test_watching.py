@@ -149,7 +149,7 @@ def live(client: Client, run: Run, settings: Settings) -> None:
     private = {
         "prompt": f"smiling {canaries['prompt']}",
         "metadata": {"note": canaries["metadata"]},
-        "webhook": {"url": f"{run.receiver.url}?token={canaries['webhook']}"},
+        "webhook": {"url": f"{run.receiver.url}/{canaries['webhook']}?key={canaries['webhook']}"},
     }
     picture = base64.b64encode(draw_picture()).decode()
     canaries["image"] = picture[200:240]

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.api.free_space import measure_free_bytes
-from services.api.metrics import ApiMetrics
+from services.api.metrics import JOB_CODES, ApiMetrics
 from services.api.resources import Resources
 from services.errors import TemporaryError
 from services.settings import Settings
@@ -55,7 +55,7 @@ def test_counters_never_fall_though_jobs_are_deleted(client: TestClient, rooms: 
     fail(rooms, claim(rooms))
     client.post(f"{urls[2]}/cancel")
     before = scrape(client)
-    ended = {key: number for key, number in before.items() if key[0] == "animation_jobs_total"}
+    ended = {key: number for key, number in before.items() if key[0] == "animation_jobs_total" and number}
     assert ended == {
         ("animation_jobs_total", (("code", ""), ("model", "human"), ("status", "succeeded"))): 1,
         ("animation_jobs_total", (("code", "inversion-failed"), ("model", "human"), ("status", "failed"))): 1,
@@ -64,7 +64,26 @@ def test_counters_never_fall_though_jobs_are_deleted(client: TestClient, rooms: 
     for url in urls:
         assert client.delete(url).status_code == 204
     after = scrape(client)
-    assert {key: number for key, number in after.items() if key[0] == "animation_jobs_total"} == ended
+    assert {key: number for key, number in after.items() if key[0] == "animation_jobs_total" and number} == ended
+
+
+def test_failures_are_told_from_nought(client: TestClient) -> None:
+    """A series that begins at 1 has no rise, and no alert would see the first failure."""
+    series = scrape(client)
+    for code in JOB_CODES:
+        assert value(series, "animation_jobs_total", status="failed", code=code, model="human") == 0
+
+
+def test_what_a_client_asked_to_wait_is_no_slowness(client: TestClient) -> None:
+    posted = post_sampled(client, headers={"Prefer": "wait=1"})
+    assert (posted.status_code, posted.headers["Preference-Applied"]) == (202, "wait=1")
+    labels = {"method": "POST", "route": "/v1/animations", "status": "202"}
+    series = scrape(client)
+    assert value(series, "http_request_duration_seconds_count", **labels) == 1
+    waited_for = rooms_of(client).store.list_page(None)[0][0]
+    assert waited_for.state == "queued"
+    within = value(series, "http_request_duration_seconds_sum", **labels)
+    assert 0 <= within < posted.elapsed.total_seconds() - 0.9, "the second that it asked for is counted"
 
 
 def test_every_replica_tells_the_same_of_the_jobs(serve: Callable[..., TestClient]) -> None:
