@@ -12,7 +12,13 @@ from bench.machine import describe_machine
 from bench.report import Figure, to_json, to_markdown, write_between_marks
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("frames", "service", "install", "synthesis")  # the last one may bring OpenVINO in, which would run the others
+PARTS = (
+    "frames",
+    "service",
+    "jobs",
+    "install",
+    "synthesis",
+)  # the last one may bring OpenVINO in, which would run the others
 OPENVINO = Path(sys.prefix) / "openvino"
 """Where `make bench` installs OpenVINO: beside the environment's packages, not among them."""
 
@@ -49,6 +55,7 @@ def _measurers(model: str) -> dict[str, Callable[[], list[Figure]]]:
         "frames": lambda: _measure_frames(model),
         "synthesis": _measure_synthesis,
         "service": lambda: _measure_service(model),
+        "jobs": lambda: _measure_jobs(model),
         "install": measure_install,
     }
 
@@ -82,6 +89,16 @@ def _measure_service(model: str) -> list[Figure]:
     # The same threads on both sides, or the comparison would measure those.
     animator = Animator.from_bundle(find_bundle(settings.bundles_dir, model), settings.providers, settings.threads)
     return measure_service(settings, animator, find_sample(settings.samples_dir))
+
+
+def _measure_jobs(model: str) -> list[Figure]:
+    from bench.jobs import measure_jobs
+    from cli.demo import find_sample
+    from model.bundle.reader import find_bundle
+    from services.settings import load_settings
+
+    settings = load_settings()
+    return measure_jobs(settings, find_bundle(settings.bundles_dir, model), find_sample(settings.samples_dir))
 
 
 if __name__ == "__main__":

@@ -236,6 +236,8 @@ class VideoWriter:
             options: dict[str, Any] = {
                 "vcodec": "libx264",
                 "preset": preset,
+                # The preset looks 40 frames ahead: of a short film most would be encoded after the last one was drawn.
+                "rc-lookahead": 10,
                 "crf": crf_of_quality(quality, 42, 12),
                 "pix_fmt": "yuv420p",
                 "movflags": "+faststart",
