@@ -40,6 +40,8 @@ COPY model/__init__.py model/errors.py model/align.py model/
 COPY model/bundle model/bundle
 COPY model/faces model/faces
 COPY services services
+# For `docker compose exec api python -m cli.keys create`.
+COPY cli/__init__.py cli/console.py cli/keys.py cli/
 COPY deploy/check_api.py deploy/check_api.py
 # Byte code now: the file system is read-only later. A named user: Celery takes an id without a name for root.
 RUN python -m compileall -q /app \
@@ -48,5 +50,4 @@ RUN python -m compileall -q /app \
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=10s --start-period=120s --retries=4 CMD ["python", "deploy/check_api.py"]
-CMD ["uvicorn", "services.api.app:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000", \
-     "--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "10"]
+CMD ["python", "-m", "services.api.server"]

@@ -186,9 +186,8 @@ class Launcher:
             own = environment if index == 0 else environment | {f"{PREFIX}WORKER_METRICS_PORT": "0"}
             self._add(f"worker-{index + 1}", [sys.executable, "-m", "worker.app"], own)
         descriptor = self._listener.fileno()
-        arguments = ["--factory", "services.api.app:create_app", "--fd", str(descriptor), "--no-access-log"]
-        arguments += ["--timeout-graceful-shutdown", str(API_GRACE_S)]
-        self._add("api", [sys.executable, "-m", "uvicorn", *arguments], environment, (descriptor,))
+        command = [sys.executable, "-m", "services.api.server", "--fd", str(descriptor), "--grace-s", str(API_GRACE_S)]
+        self._add("api", command, environment, (descriptor,))
         self._wait_ready(port)
         return self.base_url
 

@@ -78,7 +78,10 @@ class Settings(BaseSettings):
     max_pixels: int = Field(16_000_000, ge=1)
     min_side_px: int = Field(32, ge=1)
     result_ttl_s: int = Field(7 * 86_400, ge=60)
+    job_ttl_s: int = Field(30 * 86_400, ge=86_400, description="Keep a job's record after its result was removed.")
+    orphan_age_s: int = Field(86_400, ge=3_600, description="Remove stored objects of this age that no job names.")
     presign_s: int = Field(900, ge=1, le=900)
+    max_connections: int = Field(1000, ge=16, description="Connections of clients that are open at once.")
     outbound_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Hosts, host:port and networks that image_url and webhooks may call beside the public internet."
     )

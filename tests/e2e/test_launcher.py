@@ -60,7 +60,7 @@ def commands(pids: set[int]) -> dict[str, int]:
             words = (Path("/proc") / str(pid) / "cmdline").read_bytes().decode().split("\0")
         except OSError:
             continue  # it ended meanwhile
-        for name in ("uvicorn", "worker.app", "worker.child"):
+        for name in ("services.api.server", "worker.app", "worker.child"):
             if name in words[1:4]:
                 found[name] = pid
         if "-server" in words[0]:
@@ -101,7 +101,7 @@ def test_a_job_runs_and_a_second_start_finds_it_again(tmp_path: Path, tiny_bundl
 def test_kill_9_of_the_launcher_leaves_nothing(running: tuple[subprocess.Popen[str], str]):
     process, _ = running
     below = descendants(process.pid)
-    assert set(commands(below)) == {"uvicorn", "worker.app", "worker.child", "queue"}
+    assert set(commands(below)) == {"services.api.server", "worker.app", "worker.child", "queue"}
     process.kill()
     wait_until(lambda: not below & set(parents()), "every child is gone")
 
@@ -109,7 +109,7 @@ def test_kill_9_of_the_launcher_leaves_nothing(running: tuple[subprocess.Popen[s
 def test_dead_children_are_started_again_and_sigterm_ends_all(running: tuple[subprocess.Popen[str], str]):
     process, url = running
     first = commands(descendants(process.pid))
-    for name in ("uvicorn", "worker.app", "queue"):
+    for name in ("services.api.server", "worker.app", "queue"):
         os.kill(first[name], signal.SIGKILL)
 
     def mended() -> bool:
