@@ -1,0 +1,56 @@
+"""Command line of what the queue is measured by: accepts a second, the cost of a job, memory after many jobs.
+
+``python -m bench.reliability`` prints a table and writes ``out/bench-reliability.json``. What faults do is measured by
+``make chaos``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.machine import describe_machine
+from bench.report import Figure, to_json, to_markdown, write_between_marks
+from services.settings import load_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m bench.reliability", description=__doc__)
+    parser.add_argument("--only", choices=_PARTS, action="append", help="measure this part only; may be repeated")
+    parser.add_argument("--out", type=Path, default=Path("out/bench-reliability.json"), help="default: %(default)s")
+    parser.add_argument("--document", action="store_true", help="also put the table into docs/reliability.md")
+    arguments = parser.parse_args()
+
+    machine = describe_machine()
+    figures: list[Figure] = []
+    for part, measure in _PARTS.items():
+        if arguments.only and part not in arguments.only:
+            continue
+        sys.stderr.write(f"measuring: {part}\n")
+        figures += measure()
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        # After every part: what was measured is kept when a later part fails.
+        arguments.out.write_text(to_json(figures, machine), encoding="utf-8")
+        if arguments.document:
+            write_between_marks(ROOT / "docs" / "reliability.md", "figures", to_markdown(figures, machine))
+    sys.stdout.write(to_markdown(figures, machine))
+
+
+def _accepts() -> list[Figure]:
+    from bench.accepts import measure_accepts
+    from cli.demo import find_sample
+
+    settings = load_settings()
+    return measure_accepts(settings, find_sample(settings.samples_dir))
+
+
+_PARTS: dict[str, Callable[[], list[Figure]]] = {"accepts": _accepts}
+
+
+if __name__ == "__main__":
+    main()
