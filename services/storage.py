@@ -23,9 +23,14 @@ from services.errors import PermanentError, TemporaryError
 from services.settings import Settings
 
 CHUNK_BYTES = 256 * 1024
+JOB_FOLDERS = ("inputs", "results")
+# Tells whose store this is: the name of the database whose jobs it serves.
+DATABASE_KEY = "service/database"
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_JOB_OBJECT = re.compile(rf"(?:{'|'.join(JOB_FOLDERS)})/([A-Za-z0-9_-]{{1,64}})/[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_UNFINISHED = re.compile(r".+#\d+")  # as obstore calls a file that is still being written
 _EXTENSION = re.compile(r"[a-z0-9]{1,8}")
 _Result = TypeVar("_Result")
 
@@ -44,6 +49,12 @@ def video_key(job_id: str, sha256: str, ext: str) -> str:
 def poster_key(job_id: str, sha256: str) -> str:
     """Return the key of a job's poster (JPEG)."""
     return f"results/{_checked(_JOB_ID, job_id)}/{_checked(_SHA256, sha256)}.poster.jpg"
+
+
+def job_of(key: str) -> str | None:
+    """Return the id of the job that an object belongs to, None for anything that is not as we make it."""
+    found = _JOB_OBJECT.fullmatch(key)
+    return found.group(1) if found else None
 
 
 class ObjectMissing(PermanentError):  # noqa: N818 - it reads as what happened
@@ -183,6 +194,12 @@ class ObjectStore:
             except ObjectMissing:
                 continue
 
+    def delete_job(self, job_id: str) -> None:
+        """Remove all that is stored of a job, named or not. Raises: TemporaryError("storage-failed")."""
+        for folder in JOB_FOLDERS:
+            found = self.list_objects(f"{folder}/{_checked(_JOB_ID, job_id)}")
+            self.delete([stored.key for stored in found if job_of(stored.key) == job_id])
+
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects below ``prefix`` (whole path parts). Raises: TemporaryError("storage-failed")."""
         pages = iter(_trying(lambda: obstore.list(self._store, _checked(_KEY, prefix))))
@@ -192,6 +209,14 @@ class ObjectStore:
                 return
             for found in page:
                 yield ObjectInfo(key=found["path"], bytes=found["size"], modified_at=found["last_modified"])
+
+    def list_unfinished(self) -> Iterator[Path]:
+        """Yield the files of writes that a local folder has in hand, or had when their process was killed."""
+        if self._folder is None:
+            return
+        for folder in JOB_FOLDERS:
+            for place, _, names in os.walk(self._folder / folder):
+                yield from (Path(place) / name for name in names if _UNFINISHED.fullmatch(name))
 
     def presign(self, key: str, expires_s: int) -> str | None:
         """Return a URL that serves the object as an attachment for ``expires_s`` seconds (at most 900).

@@ -89,6 +89,7 @@ def serve(settings: Settings, child: InferenceChild, options: ChildOptions, name
     from services.queue import check_broker, make_celery, soft_shutdown_s
     from services.storage import ObjectStore
     from worker.metrics import WorkerMetrics
+    from worker.retention import Retention
     from worker.runner import Runner
     from worker.scratch import remove_orphans
     from worker.sweeper import Sweeper
@@ -109,7 +110,8 @@ def serve(settings: Settings, child: InferenceChild, options: ChildOptions, name
     runner = Runner(
         settings, store, storage, child, options, metrics, name=name, finish_s=soft_shutdown_s(settings.grace_s)
     )
-    sweeper = Sweeper(settings, store, storage, metrics, ready=lambda: runner.ready, wake=runner.wake, name=name)
+    sweeper = Sweeper(settings, store, metrics, ready=lambda: runner.ready, wake=runner.wake, name=name)
+    retention = Retention(settings, store, storage)
     celery = make_celery(settings)
     register_look(celery, runner)
 
@@ -133,11 +135,13 @@ def serve(settings: Settings, child: InferenceChild, options: ChildOptions, name
     try:
         runner.start()
         sweeper.start()
+        retention.start()
         served.start()
     finally:
         runner.begin_shutdown()
         runner.join()
         sweeper.close()
+        retention.close()
         store.close()
     log.info("worker_stopped")
     return int(served.exitcode or 0)

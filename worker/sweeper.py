@@ -1,4 +1,4 @@
-"""What a worker does every few seconds besides jobs: mend, delete what has expired, say that it lives.
+"""What a worker does every few seconds besides jobs: mend what others left, wake for what is due, say that it lives.
 
 Any number of workers may do so at once. It also makes the queue server dispensable: whatever became of the hints, due
 jobs are found here.
@@ -17,7 +17,6 @@ import structlog
 from services.errors import AnimatoError
 from services.jobs.store import JobStore
 from services.settings import Settings
-from services.storage import ObjectStore
 from worker.events import Ready
 from worker.metrics import WorkerMetrics
 
@@ -37,7 +36,6 @@ class Sweeper:
         self,
         settings: Settings,
         store: JobStore,
-        storage: ObjectStore,
         metrics: WorkerMetrics,
         *,
         ready: Callable[[], Ready | None],
@@ -46,7 +44,6 @@ class Sweeper:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._storage = storage
         self._metrics = metrics
         self._ready = ready
         self._wake = wake
@@ -89,6 +86,8 @@ class Sweeper:
             action()
         except AnimatoError as error:
             log.warning("sweep_failed", code=error.code, reason=error.message)
+        except Exception:  # the thread must not end while its worker lives
+            log.exception("sweep_failed_unexpectedly")
 
     def _beat(self, ready: Ready | None) -> None:
         models: dict[str, Any] = {}
@@ -131,8 +130,3 @@ class Sweeper:
             )
         if report.due:
             self._wake()
-        if report.outdated:
-            for keys in report.outdated.values():
-                self._storage.delete(keys)
-            self._store.mark_swept(list(report.outdated))
-            log.info("expired_results_deleted", jobs=len(report.outdated))

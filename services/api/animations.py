@@ -234,10 +234,11 @@ def cancel_animation(job_id: str, rooms: Rooms, owner: Writer) -> Response:
 def delete_animation(job_id: str, rooms: Rooms, owner: Writer) -> Response:
     """Remove an ended job with its picture and its result, for good."""
     record = find_job(rooms.store, job_id, owner)
-    keys = rooms.store.delete(record.id, owner)
+    rooms.store.delete(record.id, owner)
     try:
-        rooms.storage.delete(keys)
+        rooms.storage.delete_job(record.id)
+        rooms.store.unbury([record.id])
     except AnimatoError as error:
-        # The job is gone; what is left in the store is collected with the other orphans.
+        # The job is gone, and its tombstone tells the sweepers what is left to remove.
         _log.warning("objects_left", job_id=record.id, code=error.code)
     return Response(status_code=204)

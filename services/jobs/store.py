@@ -2,7 +2,7 @@
 
 This file is the client's half: look, list, cancel, delete. ``intake`` accepts, ``fairness`` says whose job is next,
 ``attempts`` is the worker's half, ``sweeps`` the mending, ``roster`` the list of living workers, ``deliveries`` the
-webhooks on their way, ``database`` the connection.
+webhooks on their way, ``retention`` the forgetting, ``database`` the connection.
 No HTTP, no Celery, no storage in here.
 """
 
@@ -23,8 +23,9 @@ from services.jobs.figures import Figures, count_ends
 from services.jobs.intake import Intake
 from services.jobs.keys import Keys
 from services.jobs.outbox import announce, forget
+from services.jobs.retention import Retention, bury
 from services.jobs.roster import Roster, WorkerRecord
-from services.jobs.sweeps import SweepReport, Sweeps, stored_keys
+from services.jobs.sweeps import SweepReport, Sweeps
 from services.jobs.tables import PAGE_COLUMNS, idempotency, jobs, record_from_row
 from services.jobs.webhook_secrets import WebhookSecrets
 from services.settings import Settings
@@ -34,7 +35,7 @@ __all__ = ["JobStore", "LeaseLost", "SweepReport", "WorkerRecord"]
 MAX_PAGE = 100
 
 
-class JobStore(Sweeps, Intake, Figures, Roster, Keys, Deliveries, WebhookSecrets):
+class JobStore(Sweeps, Intake, Figures, Retention, Roster, Keys, Deliveries, WebhookSecrets):
     """All that anybody may do to a job. Thread-safe; one per process."""
 
     @classmethod
@@ -140,8 +141,8 @@ class JobStore(Sweeps, Intake, Figures, Roster, Keys, Deliveries, WebhookSecrets
                 )
             return record
 
-    def delete(self, job_id: str, owner: str | None = None) -> list[str]:
-        """Remove an ended job and return the object keys that it named, for the caller to delete.
+    def delete(self, job_id: str, owner: str | None = None) -> None:
+        """Remove an ended job, and remember that its objects are to go (``unbury`` when they are gone).
 
         Raises: RequestError("not-found"), RequestError("job-active") for a job that has not ended.
         """
@@ -149,12 +150,13 @@ class JobStore(Sweeps, Intake, Figures, Roster, Keys, Deliveries, WebhookSecrets
             row = connection.execute(
                 sa.delete(jobs)
                 .where(*_ownership(job_id, owner), jobs.c.state.not_in([JobState.QUEUED, JobState.RUNNING]))
-                .returning(jobs.c.input, jobs.c.output)
+                .returning(jobs.c.id)
             ).one_or_none()
             if row is not None:
                 connection.execute(sa.delete(idempotency).where(idempotency.c.job_id == job_id))
                 forget(connection, [job_id])
-                return stored_keys(row.input, row.output)
+                bury(connection, job_id, self._now(connection))
+                return
             if connection.execute(_owned(sa.select(jobs.c.id), job_id, owner)).one_or_none() is None:
                 raise _not_found()
             raise RequestError(

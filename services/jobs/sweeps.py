@@ -1,11 +1,8 @@
-"""The sweeper: mends what dead workers left, ends what came too late, names what is outdated.
-
-Any number of sweepers may run at once. No storage in here: the caller removes the objects that a sweep names.
-"""
+"""The sweeper: mends what dead workers left and ends what came too late. Any number of sweepers may run at once."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -25,14 +22,13 @@ _TERMINAL = tuple(sorted(TERMINAL_STATES))
 
 @dataclass(frozen=True)
 class SweepReport:
-    """What one sweep changed (job ids), how many queued jobs are due, and which stored objects are outdated."""
+    """What one sweep changed (job ids), and how many queued jobs are due."""
 
     requeued: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     canceled: list[str] = field(default_factory=list)
     expired: list[str] = field(default_factory=list)
     due: int = 0
-    outdated: dict[str, list[str]] = field(default_factory=dict)  # job id -> keys; confirm with mark_swept
 
 
 class Sweeps(Attempts):
@@ -80,18 +76,6 @@ class Sweeps(Attempts):
                 due=connection.execute(
                     sa.select(sa.func.count()).where(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= moment)
                 ).scalar_one(),
-                outdated=self._outdated(connection, moment),
-            )
-
-    def mark_swept(self, job_ids: Collection[str]) -> None:
-        """Remember that the stored objects of these outdated jobs are gone, so that no sweep lists them again."""
-        if not job_ids:
-            return
-        with self._write() as connection:
-            connection.execute(
-                sa.update(jobs)
-                .where(jobs.c.id.in_(list(job_ids)), jobs.c.state.in_(_TERMINAL), jobs.c.swept_at.is_(None))
-                .values(swept_at=self._now(connection), revision=jobs.c.revision + 1)
             )
 
     def _sweep_to(
@@ -143,22 +127,6 @@ class Sweeps(Attempts):
         announce(connection, expired, now)
         count_ends(connection, expired)
         return expired
-
-    @staticmethod
-    def _outdated(connection: Connection, now: datetime) -> dict[str, list[str]]:
-        rows = connection.execute(
-            sa.select(jobs.c.id, jobs.c.input, jobs.c.output)
-            .where(jobs.c.swept_at.is_(None), jobs.c.expires_at <= now, jobs.c.state.in_(_TERMINAL))
-            .order_by(jobs.c.expires_at)
-            .limit(SWEEP_BATCH)
-        )
-        return {row.id: stored_keys(row.input, row.output) for row in rows}
-
-
-def stored_keys(job_input: Mapping[str, Any], output: Mapping[str, Any] | None) -> list[str]:
-    """Return the object keys that a job's row names."""
-    named = [job_input.get("key"), (output or {}).get("key"), (output or {}).get("poster_key")]
-    return [key for key in named if key]
 
 
 def _worker_lost() -> JobError:

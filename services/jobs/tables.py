@@ -188,6 +188,32 @@ webhook_tries = sa.Table(
     sa.Column("duration_s", sa.Float, nullable=False),
 )
 
+# Deleted jobs whose objects may still be in the store: a row leaves when they are gone.
+tombstones = sa.Table(
+    "tombstones",
+    metadata,
+    sa.Column("job_id", sa.String(64), primary_key=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+# What one worker does for all, now and then: who has it in hand, and when it is due again.
+chores = sa.Table(
+    "chores",
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("token", sa.String(64)),
+    sa.Column("lease_expires_at", UtcDateTime),
+    sa.Column("due_at", UtcDateTime, nullable=False),
+)
+
+# Who this database is, so that it never tidies up in another's object store.
+identities = sa.Table(
+    "identities",
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("value", sa.String(64), nullable=False),
+)
+
 # A page carries no previews: a hundred pictures would be read to be thrown away.
 PAGE_COLUMNS = tuple(column for column in jobs.c if column.name != "preview_jpeg")
 

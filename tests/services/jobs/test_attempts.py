@@ -279,16 +279,16 @@ def test_outdated_objects_are_named_until_they_are_gone(
 ) -> None:
     store.succeed(lease, output, None, {}, clock.now + timedelta(seconds=60))
     canceled = store.request_cancel(accept().id)
-    assert store.sweep().outdated == {}
+    assert store.outdated() == {}
     clock.advance(60)
     keys = {lease.record.id: ["inputs/x/y", "results/x/video.mp4", "results/x/poster.jpg"]}
-    assert store.sweep().outdated == keys
-    assert store.sweep().outdated == keys
+    assert store.outdated() == keys
+    assert store.outdated() == keys
     store.mark_swept(list(keys))
-    assert store.sweep().outdated == {}
+    assert store.outdated() == {}
     assert _state(store, lease.record.id) is JobState.SUCCEEDED
     clock.advance(1000)  # an input without a result is kept for the store's result_ttl_s
-    assert store.sweep().outdated == {canceled.id: ["inputs/x/y"]}
+    assert store.outdated() == {canceled.id: ["inputs/x/y"]}
 
 
 def test_every_visible_change_raises_the_revision(store: JobStore, lease: Lease) -> None:

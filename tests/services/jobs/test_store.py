@@ -254,7 +254,7 @@ def test_ended_job_cannot_be_canceled(store: JobStore, accept: Any) -> None:
     assert store.get(made.id) == before
 
 
-def test_delete_removes_an_ended_job_and_names_its_objects(store: JobStore, accept: Any, output: Any) -> None:
+def test_delete_removes_an_ended_job_and_buries_its_objects(store: JobStore, accept: Any, output: Any) -> None:
     made = accept(key=("k", "hash"))
     for _ in range(2):
         with pytest.raises(RequestError) as refusal:
@@ -262,7 +262,9 @@ def test_delete_removes_an_ended_job_and_names_its_objects(store: JobStore, acce
         assert refusal.value.code == "job-active"
         lease = store.claim("w", 30) or lease  # noqa: F821 - the second time it runs already
     store.succeed(lease, output, None, {}, expires_at=made.created_at + timedelta(days=1))
-    assert store.delete(made.id, "me") == ["inputs/x/y", "results/x/video.mp4", "results/x/poster.jpg"]
+    assert store.buried() == []
+    store.delete(made.id, "me")
+    assert store.buried() == [made.id]
     assert store.get(made.id) is None
     assert store.find_accepted("me", "k", "hash") is None
     with pytest.raises(RequestError) as refusal:
