@@ -66,7 +66,8 @@ def open_ground(name: str, folder: Path, bundles_dir: Path, *, may_mount: bool, 
             disk, missing = stack.enter_context(small_disk(folder / "disk", may_mount))
             yield Ground(
                 name,
-                Settings(data_dir=folder / "disk" / "data", **common),
+                # No early warning: the disk is to run full under the writes themselves.
+                Settings(data_dir=folder / "disk" / "data", **{"min_free_bytes": 0, **common}),
                 queue,
                 redis_road,
                 disk=disk,
