@@ -1,4 +1,4 @@
-"""The ``animato`` command and the one place where its failures become sentences and exit codes.
+"""The ``animato`` command; its failures become sentences and exit codes in ``console``.
 
 Exit codes: 0 done, 1 it failed (one sentence says why, one what to do), 2 the command was used wrongly, 130 Ctrl-C.
 Imports nothing heavy: every command imports what it needs when it runs, so that ``--help`` is there at once.
@@ -14,7 +14,7 @@ except ModuleNotFoundError:  # installed without the cli extra
     sys.exit("animato: the command line is not installed. Install it with: pip install -e '.[cli]'")
 
 from cli import animate, demo, doctor, keys, models, up
-from cli.console import EXIT_FAILURE, EXIT_INTERRUPTED, describe, show_failure
+from cli.console import run_in_words
 
 app = typer.Typer(
     name="animato",
@@ -55,13 +55,4 @@ app.add_typer(keys.app, name="keys")
 
 def main() -> None:
     """Run the command line; never ends in a traceback for something that a person can act on."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-    except Exception as error:  # the outermost boundary: known failures become sentences, ours keep their traceback
-        words = describe(error)
-        if words is None:
-            raise
-        show_failure(*words)
-        sys.exit(EXIT_FAILURE)
+    run_in_words(app)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,20 @@ def describe(error: BaseException) -> tuple[str, str] | None:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}.", "Check the path and its permissions."
     return None
+
+
+def run_in_words(command: Callable[[], object]) -> None:
+    """Run a command; failures that a person can act on become sentences and exit codes, ours keep their traceback."""
+    try:
+        command()
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:  # the outermost boundary
+        words = describe(error)
+        if words is None:
+            raise
+        show_failure(*words)
+        sys.exit(EXIT_FAILURE)
 
 
 def quiet_logs() -> None:

@@ -1,7 +1,7 @@
 """``animato keys``: makes, lists, rotates and revokes API keys, in the database of the service, also while it runs.
 
 The key itself is printed once and alone, so that ``KEY=$(animato keys create)`` works; what is said about it goes to
-standard error.
+standard error. The API's image carries this room of the command line alone: ``python -m cli.keys``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.console import err, out, quiet_logs
+from cli.console import err, out, quiet_logs, run_in_words
 
 if TYPE_CHECKING:
     from services.jobs.keys import KeyRecord
@@ -187,3 +187,7 @@ def _describe(record: KeyRecord, now: datetime) -> dict[str, Any]:
 
 def _tell_day(moment: datetime | None) -> str:
     return "–" if moment is None else f"{moment:%Y-%m-%d}"
+
+
+if __name__ == "__main__":
+    run_in_words(app)

@@ -40,20 +40,34 @@ def copy_image(folder: Path) -> None:
                 shutil.copy(ROOT / source, place)
 
 
-def test_the_images_files_alone_find_faces(tmp_path: Path) -> None:
-    image = tmp_path / "app"
-    copy_image(image)
-    assert not (image / "model" / "sessions.py").exists()
+def run_in_image(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run Python as in a container of the image: -P and a foreign working folder keep the checkout out of reach."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANIMATO_")}
-    # -P and a foreign working folder: nothing of the checkout is in reach but through the variable
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", SERVED, str(PHOTOGRAPH)],
-        cwd=tmp_path,
-        env=environment | {"PYTHONPATH": str(image), "ANIMATO_DATA_DIR": str(tmp_path / "data"), "ANIMATO_AUTH": "off"},
+    own = {"PYTHONPATH": str(folder / "app"), "ANIMATO_DATA_DIR": str(folder / "data"), "ANIMATO_AUTH": "off"}
+    return subprocess.run(
+        [sys.executable, "-P", *words],
+        cwd=folder,
+        env=environment | own,
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
+
+
+def test_the_images_files_alone_find_faces(tmp_path: Path) -> None:
+    copy_image(tmp_path / "app")
+    assert not (tmp_path / "app" / "model" / "sessions.py").exists()
+    done = run_in_image(tmp_path, "-c", SERVED, str(PHOTOGRAPH))
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == ["1"]
+
+
+def test_the_images_files_alone_make_keys(tmp_path: Path) -> None:
+    copy_image(tmp_path / "app")
+    done = run_in_image(tmp_path, "-m", "cli.keys", "create", "--owner", "ada")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("ank_")
+    refused = run_in_image(tmp_path, "-m", "cli.keys", "revoke", "nobody")
+    assert refused.returncode == 1
+    assert "no key with the id" in refused.stderr
