@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 from urllib.parse import urlencode
 
 import structlog
@@ -28,6 +28,9 @@ from services.api.waiting import read_wait_s, wait_for_end
 from services.api.webhooks import prepare_webhook
 from services.errors import AnimatoError
 from services.jobs.contract import FaceFacts, JobState
+
+# What is parsed in less time than it takes to hand it to a thread.
+MAX_SMALL_BYTES = 4096
 
 router = APIRouter(prefix=PREFIX, tags=["animations"])
 _log = structlog.get_logger(__name__)
@@ -137,8 +140,10 @@ async def _accept(request: Request, rooms: Resources, owner: str, key: str | Non
     rooms.room.check()  # a full disk is told before anything is sent to it
     body = await read_whole(request)
     content_type = request.headers.get("Content-Type", "")
-    # Each hop to a thread costs more than most checks do, so there are two: one that may decode, one that may wait.
-    submission, faces = await to_thread.run_sync(_check, rooms, body, content_type, limiter=rooms.decoders)
+    # A hop to a thread costs more than most checks: one where a picture is decoded, one to wait for the disk.
+    submission, faces = _check_small(body, content_type), list[FaceFacts]()
+    if submission is None:
+        submission, faces = await to_thread.run_sync(_check, rooms, body, content_type, limiter=rooms.decoders)
     if submission.options.webhook is not None:
         await run_in_threadpool(prepare_webhook, rooms, owner, submission.options.webhook)
     if submission.image_url is not None:
@@ -150,6 +155,24 @@ async def _accept(request: Request, rooms: Resources, owner: str, key: str | Non
         image = await rooms.sources.fetch(owner, submission.image_url)
         submission, faces = await to_thread.run_sync(_check_fetched, rooms, submission, image, limiter=rooms.decoders)
     return await run_in_threadpool(accept_job, rooms, owner, submission, faces, key)
+
+
+def _check_small(body: bytes, content_type: str) -> Submission | None:
+    """Read a small request without a picture at once, on the event loop; None: it needs a thread."""
+    if len(body) > MAX_SMALL_BYTES:
+        return None
+    try:
+        return read_submission(body, content_type, _leave_to_thread)
+    except _PictureFoundError:
+        return None
+
+
+def _leave_to_thread(_image: bytes) -> NoReturn:
+    raise _PictureFoundError
+
+
+class _PictureFoundError(Exception):
+    """The request has a picture, and decoding takes too long for the event loop."""
 
 
 def _check(rooms: Resources, body: bytes, content_type: str) -> tuple[Submission, list[FaceFacts]]:
