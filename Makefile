@@ -83,6 +83,10 @@ openapi-check: $(EVERYTHING) ## fail when openapi.yaml is not what the code says
 .PHONY: check
 check: lint types layers openapi-check test ## everything that must hold before a commit
 
+.PHONY: fuzz
+fuzz: $(EVERYTHING) ## damage pictures, bundles, checkpoints and requests by the thousand (FUZZ_CASES, FUZZ_SEED)
+	FUZZ_CASES=$${FUZZ_CASES:-5000} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/fuzz $(ARGS)
+
 .PHONY: lock
 lock: $(EVERYTHING) ## pin what pyproject.toml asks for, with hashes (ARGS=--upgrade takes the newest)
 	$(BIN)/python -m deploy.supply.lock $(ARGS)

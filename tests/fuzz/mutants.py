@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
-_LONGEST_SHOWN = 2_000
+_LONGEST_SHOWN = 240
 # Numbers at which lengths, sizes and indices go wrong, as 1, 2, 4 and 8 bytes of either order.
 _EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1)
 

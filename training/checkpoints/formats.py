@@ -8,7 +8,8 @@ import argparse
 import json
 import pickle
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -110,11 +111,29 @@ def expect(contents: Contents, wanted: Collection[str], what: str) -> None:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Say whether a file is a TorchScript archive, which holds code beside its weights."""
+    """Say whether a file is a TorchScript archive, which holds code beside its weights.
+
+    Raises: DamagedCheckpointError for an archive whose table of contents is broken.
+    """
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
+    with _open_archive(path) as archive:
         return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
+
+
+@contextmanager
+def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an archive to look into it; whatever broken bytes make of that, they are at fault.
+
+    Raises: DamagedCheckpointError.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except Exception as error:
+        raise DamagedCheckpointError(
+            f"{path} is an archive that can't be read ({error!s:.200}): it was cut short or damaged; fetch it again"
+        ) from error
 
 
 def find_state(value: Any, *keys: str) -> dict[str, Tensor]:
@@ -190,7 +209,7 @@ def _read_model_type(path: Path) -> Any:
 
 
 def _names_in_torchscript(path: Path, name: bytes) -> bool:
-    with zipfile.ZipFile(path) as archive:
+    with _open_archive(path) as archive:
         members = [member for member in archive.infolist() if member.filename.split("/")[1:] == ["data.pkl"]]
         return any(member.file_size < 1 << 26 and name in archive.read(member) for member in members)
 
