@@ -108,6 +108,14 @@ audit: $(EVERYTHING) ## look every locked version up in the advisory database (p
 bench: $(EVERYTHING) $(OPENVINO) ## measure frames per second, latency, overhead and memory
 	$(BIN)/python -m bench $(ARGS)
 
+.PHONY: chaos
+chaos: $(EVERYTHING) ## kill, freeze and cut everything under 300 jobs: none may be lost (two minutes; ends in one JSON line)
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+.PHONY: chaos-night
+chaos-night: $(EVERYTHING) ## the same for ten minutes: 2,000 jobs, default leases, kills of the API, stalls of the database
+	@$(BIN)/python -m tests.chaos --night $(ARGS)
+
 # Beside the environment, not in it: installed there it would run everybody's graphs.
 $(OPENVINO): $(EVERYTHING)
 	@$(PIP) install --no-deps --target $@ 'openvino>=2026.0'

@@ -191,7 +191,7 @@ class _Act:
             calm=calm,
             recoveries=world.watcher.recoveries(),
             faults=dict(sorted(world.counts.items())),
-            posts_redis_away_s=calm.posts_s + during,
+            posts_redis_away_s=during,
             posts_s=[answer.seconds for answer in ledger.answers],
             refused_posts=sum(answer.status == 503 for answer in ledger.answers),
             drains_s=world.drains_s,

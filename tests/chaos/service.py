@@ -141,8 +141,7 @@ class Service:
             "OMP_NUM_THREADS": "1",
         }
         descriptor = self._listener.fileno()
-        serve = ["-m", "uvicorn", "--factory", "services.api.app:create_app", "--fd", str(descriptor)]
-        serve += ["--no-access-log", "--timeout-graceful-shutdown", "2"]
+        serve = ["-m", "services.api.server", "--fd", str(descriptor), "--grace-s", "2"]
         self.api = Member("api", [sys.executable, *serve], environment, folder / "api.log", (descriptor,))
         self.workers = [
             Member(name, [sys.executable, "-m", "worker.app"], environment, folder / f"{name}.log")
