@@ -25,6 +25,7 @@ from services.api.boundary import Boundary
 from services.api.disk_room import DiskRoom
 from services.api.forms import install_description
 from services.api.limits import PostLimiter
+from services.api.looks import Looks
 from services.api.metrics import ApiMetrics
 from services.api.models import Catalogue
 from services.api.origins import Origins
@@ -89,6 +90,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             posts=PostLimiter.from_settings(chosen),
             decoders=anyio.CapacityLimiter(max(2, os.cpu_count() or 2)),
             outbound=outbound,
+            # The rest of the connections is for short requests; no key may hold more than a quarter.
+            looks=Looks(store.revisions, chosen.max_connections * 3 // 4, chosen.max_connections // 4),
             sources=SourceFetcher(outbound, max_bytes=chosen.max_body_bytes, timeout_s=chosen.fetch_timeout_s),
             room=DiskRoom(chosen),
         )
@@ -115,6 +118,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=_DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
+        webhooks=webhooks.events,
         # The interactive documentation would load its scripts from elsewhere.
         docs_url=None,
         redoc_url=None,

@@ -135,7 +135,7 @@ def make_detect_body(query: type[BaseModel]) -> dict[str, Any]:
 
 def _drop_default_problems(document: dict[str, Any]) -> None:
     """Remove FastAPI's own 422 answers: parameters in paths are texts, and what is wrong with them is a 404 here."""
-    for operations in document["paths"].values():
+    for operations in [*document["paths"].values(), *document.get("webhooks", {}).values()]:
         for operation in operations.values():
             content = operation["responses"].get("422", {}).get("content", {})
             if "application/json" in content:
@@ -186,6 +186,7 @@ def install_description(app: FastAPI) -> None:
                 description=app.description,
                 license_info=app.license_info,
                 routes=app.routes,
+                webhooks=app.webhooks.routes,
             )
             _drop_default_problems(document)
             _describe_access(document)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Body, Header, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
@@ -17,6 +17,7 @@ from services.api.jobs import find_job
 from services.api.problems import describe_responses, make_pointer
 from services.api.resources import Resources, Rooms, WebhookManager
 from services.api.schemas import PREFIX as ANIMATIONS
+from services.api.schemas import Animation
 from services.errors import RequestError
 from services.jobs.contract import WebhookEvent, WebhookOptions
 from services.jobs.deliveries import Delivery
@@ -28,6 +29,7 @@ DEFAULT_OVERLAP_S = 86_400
 MAX_OVERLAP_S = 30 * 86_400
 
 router = APIRouter(tags=["webhooks"])
+events = APIRouter(tags=["webhooks"])  # not routes of ours: what receivers are called with
 
 DeliveryState = Literal["pending", "delivered", "failed"]
 _PRIVATE = {"Cache-Control": "private, no-cache"}
@@ -65,6 +67,14 @@ class WebhookDeliveryList(BaseModel):
     object: Literal["list"] = "list"
     data: list[WebhookDelivery]
     next_cursor: str | None
+
+
+class WebhookMessage(BaseModel):
+    """What a receiver is told."""
+
+    type: WebhookEvent
+    timestamp: datetime = Field(description="When the job ended.")
+    data: Animation
 
 
 class SigningSecret(BaseModel):
@@ -210,6 +220,24 @@ def delete_secret(secret_id: str, rooms: Rooms, owner: WebhookManager) -> Respon
             "not-found", "There is no webhook secret with this id.", "GET /v1/webhooks/secrets lists those that sign."
         )
     return Response(status_code=204)
+
+
+@events.post(
+    "animation.ended",
+    status_code=204,
+    summary="A job has ended",
+    responses={
+        204: {"description": "Taken; so is any 2xx."},
+        410: {"description": "Never call this address again for this event."},
+    },
+)
+def tell_end(
+    body: WebhookMessage,
+    webhook_id: Annotated[str, Header(description="The event: the same in every try and redelivery.")],
+    webhook_timestamp: Annotated[int, Header(description="Of this try, in seconds since 1970.")],
+    webhook_signature: Annotated[str, Header(description="`v1,` and base64, one for each live secret.")],
+) -> None:
+    """Tell a receiver that a job has ended, signed as Standard Webhooks has it; see docs/webhooks.md."""
 
 
 def prepare_webhook(rooms: Resources, owner: str, webhook: WebhookOptions) -> None:

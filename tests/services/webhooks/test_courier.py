@@ -11,6 +11,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from services.api.schemas import describe_job
+from services.api.webhooks import WebhookMessage
 from services.jobs.store import JobStore
 from services.outbound.client import Answered, Outbound
 from services.webhooks.courier import Courier
@@ -42,6 +43,7 @@ def test_event_is_the_job_signed(
     assert event["type"] == "animation.canceled"
     assert event["timestamp"] == delivery.created_at.isoformat().replace("+00:00", "Z")
     assert event["data"] == describe_job(record)
+    WebhookMessage.model_validate_json(call.body)  # as openapi.yaml describes it
     assert (call.id, call.path) == (delivery.id, "/hook?token=a%20b")
     assert call.headers["content-type"] == "application/json"
     (line,) = delivery.log
