@@ -97,7 +97,8 @@ class _Act:
         world.submitter.start()
         self._storm()
         world.say("the storm is over")
-        world.submitter.join()
+        if not world.submitter.join(STILL_S):
+            world.complaints.append(f"no POST was taken for {STILL_S:.0f} s; {self._service.tails()}")
         first = self._wait_ended()
         # Who was frozen or slow had time to do harm by now, and the ended jobs must not have changed.
         self._wait_thawed()

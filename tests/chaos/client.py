@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.chaos.orders import Kind, Order
+from tests.chaos.orders import Order
 
 POST_TIMEOUT_S = 20.0
 LOOK_TIMEOUT_S = 10.0
@@ -127,6 +127,7 @@ class Submitter:
         self._abandon = abandon
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        self._http = httpx.Client(base_url=base_url, timeout=POST_TIMEOUT_S, trust_env=False)
         self.ledger = Ledger()
         self._threads = [
             threading.Thread(target=self._run, args=(random.Random(seed * 100 + number),), daemon=True)
@@ -154,14 +155,18 @@ class Submitter:
         """How many orders no thread has in hand yet."""
         return self._orders.qsize()
 
-    def join(self) -> None:
-        """Wait until every order was taken."""
-        for thread in self._threads:
-            thread.join()
-
-    def give_up(self) -> None:
-        """Stop posting; what was not taken by now never is."""
-        self._closing.set()
+    def join(self, still_s: float) -> bool:
+        """Wait until every order was taken; give up, and return False, when none is for ``still_s``."""
+        taken, changed_s = -1, time.monotonic()
+        while any(thread.is_alive() for thread in self._threads):
+            if len(self.ledger.accepted) != taken:
+                taken, changed_s = len(self.ledger.accepted), time.monotonic()
+            if time.monotonic() - changed_s > still_s:
+                self._closing.set()
+                return False
+            time.sleep(PAUSE_S)
+        self._http.close()
+        return True
 
     def _run(self, random_: random.Random) -> None:
         while not self._closing.is_set():
@@ -182,13 +187,7 @@ class Submitter:
         while time.monotonic() < ends_s:
             sent_s, began_s = time.time(), time.monotonic()
             try:
-                answer = httpx.post(
-                    f"{self._base_url}/v1/animations",
-                    json=order.body,
-                    headers={"Idempotency-Key": order.key},
-                    timeout=POST_TIMEOUT_S,
-                    trust_env=False,
-                )
+                answer = self._http.post("/v1/animations", json=order.body, headers={"Idempotency-Key": order.key})
             except httpx.TransportError:
                 with self._lock:
                     self.ledger.lost_calls += 1
@@ -236,8 +235,3 @@ class Submitter:
             connection.close()
         with self._lock:
             self.ledger.abandoned += 1
-
-
-def count_kind(ledger: Ledger, kinds: frozenset[Kind]) -> int:
-    """Return how many accepted jobs are of these kinds."""
-    return sum(taken.order.kind in kinds for taken in ledger.accepted.values())

@@ -15,6 +15,10 @@ def sum_up(outcomes: Sequence[Outcome], *, wanted: int, settings: Mapping[str, A
     """Return the line's members, and whether every job was taken and none went wrong."""
     verdicts = [outcome.verdict for outcome in outcomes]
     recoveries = [seconds for outcome in outcomes for found in outcome.recoveries.values() for seconds in found]
+    by_fault: dict[str, list[float]] = {}
+    for outcome in outcomes:
+        for kind, found in outcome.recoveries.items():
+            by_fault.setdefault(kind, []).extend(found)
     faults: Counter[str] = Counter()
     for outcome in outcomes:
         faults.update(outcome.faults)
@@ -38,6 +42,7 @@ def sum_up(outcomes: Sequence[Outcome], *, wanted: int, settings: Mapping[str, A
         "canceled": sum(len(verdict.canceled) for verdict in verdicts),
         "complaints": complaints,
         "recoveries": len(recoveries),
+        "recovery_p95_s_after": {kind: _rounded(percentile(found, 0.95)) for kind, found in sorted(by_fault.items())},
         "post_p99_redis_frozen_s": _rounded(percentile(frozen, 0.99), 3),
         "post_p99_storm_s": _rounded(percentile(posts, 0.99), 3),
         "post_p99_storm_redis_away_s": _rounded(percentile(during, 0.99), 3),

@@ -62,7 +62,7 @@ class Member:
                 stderr=output,
                 env=self.environment,
                 pass_fds=self.inherited,
-                start_new_session=True,
+                process_group=0,
             )
             self.starts += 1
 
