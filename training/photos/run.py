@@ -64,8 +64,8 @@ class PhotoRun:
     ) -> None:
         """Name the run's inputs.
 
-        `clip`: a CLIP model's folder; `text`: a finished text stage to take over instead of training one; `features`:
-        opens what FID and KID are measured with.
+        `clip`: a CLIP model, a folder of Hugging Face's or a file of OpenAI's; `text`: a finished text stage to take over
+        instead of training one; `features`: opens what FID and KID are measured with.
         """
         self.recipe, self.folder, self.data, self.report, self.device = recipe, folder, data, report, device
         self.clip, self.text, self.fit, self.features = clip, text, fit, features
@@ -224,9 +224,9 @@ class PhotoRun:
     def load_towers(self) -> Towers:
         """Load CLIP, or the text tower with the image tower that captions taught."""
         if self.clip is not None:
-            from training.checkpoints.clip import load_clip
+            from training.checkpoints.clip_files import read_clip
 
-            return load_clip(self.clip)
+            return read_clip(self.clip)
         towers = self.load_text()
         folder = self.folder / "embedding"
         try:
