@@ -160,14 +160,14 @@ _CHALLENGE = {"WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type"
 def _describe_access(document: dict[str, Any]) -> None:
     """Say of every route that asks for a key how it refuses; and that a service may ask for none (`ANIMATO_AUTH`)."""
     for operations in document["paths"].values():
-        for operation in operations.values():
+        for method, operation in operations.items():
             answers = operation["responses"]
             if "security" in operation:
                 operation["security"].append({})
                 refusals = describe_responses("unauthorized", "forbidden")
                 for status, answer in refusals.items():
                     answers[str(status)] = answer | {"headers": deepcopy(_CHALLENGE)}
-            if "429" in answers:
+            if method == "post" and "429" in answers:
                 for status in ("200", "201", "202", "429"):
                     if status in answers:
                         answers[status]["headers"] = answers[status].get("headers", {}) | deepcopy(_RATE_HEADERS)

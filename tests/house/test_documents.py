@@ -21,8 +21,8 @@ TREE_PATH = re.compile(
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 ROUTE = re.compile(r"(?<![\w.])(/v1/[\w/{}<>:$.-]+|/livez|/readyz|/metrics)")
 SETTING = re.compile(rf"(?<![\w]){PREFIX}[A-Z0-9_]+")
-# Read by the compose file for the tag of its images, not by the service.
-NO_SETTINGS = {"ANIMATO_TAG"}
+# Read by the compose file for the tag of its images and by `animato demo`, not by the service.
+NO_SETTINGS = {"ANIMATO_TAG", "ANIMATO_API_KEY"}
 
 
 def documents() -> list[Path]:
