@@ -64,8 +64,8 @@ class PhotoRun:
     ) -> None:
         """Name the run's inputs.
 
-        `clip`: a CLIP model, a folder of Hugging Face's or a file of OpenAI's; `text`: a finished text stage to take over
-        instead of training one; `features`: opens what FID and KID are measured with.
+        `clip`: a CLIP model, a folder of Hugging Face's or a file of OpenAI's; `text`: a finished text stage to take
+        over instead of training one; `features`: opens what FID and KID are measured with.
         """
         self.recipe, self.folder, self.data, self.report, self.device = recipe, folder, data, report, device
         self.clip, self.text, self.fit, self.features = clip, text, fit, features
