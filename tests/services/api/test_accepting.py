@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from services.api.resources import Resources
@@ -105,3 +106,37 @@ def test_no_database_is_no_false_202(client: TestClient, photo: bytes, settings:
     expect_problem(client.get("/v1/animations"), 503, "not-ready")
     assert client.get("/readyz").status_code == 503
     assert client.get("/livez").status_code == 200
+
+
+def test_nearly_full_disk_is_told_before_the_body_is_read(
+    serve: Callable[..., TestClient], photo: bytes, settings: Settings
+) -> None:
+    client = serve(min_free_bytes=2**62)
+    problem = expect_problem(post_photo(client, photo), 503, "queue-full")
+    assert "disk" in problem["detail"]
+    expect_problem(client.post("/v1/animations", content=b"no form at all"), 503, "queue-full")
+    assert stored_files(settings) == []
+    assert rooms_of(client).store.counts()["queued"] == 0
+    assert client.get("/v1/animations").status_code == 200  # what is there can still be looked at
+    assert post_sampled(serve(min_free_bytes=0)).status_code == 202
+
+
+def test_full_database_is_no_false_202(client: TestClient, rooms: Resources, photo: bytes, settings: Settings) -> None:
+    """The disk fills up meanwhile: what was answered with 202 is there, all else is a 503 and leaves nothing."""
+    engine = rooms.store._writing_engine
+
+    def limit(connection: Any, _record: object) -> None:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count={pages + 8}")
+
+    engine.dispose()
+    sa.event.listen(engine, "connect", limit)
+    answers = [post_photo(client, photo, metadata='{"note": "' + "x" * 400 + '"}') for _ in range(40)]
+    accepted = [answer.json()["id"] for answer in answers if answer.status_code == 202]
+    for answer in answers:
+        if answer.status_code != 202:
+            expect_problem(answer, 503, "storage-failed")
+    assert 0 < len(accepted) < len(answers)
+    assert rooms.store.counts()["queued"] == len(accepted)
+    assert all(client.get(f"/v1/animations/{job_id}").status_code == 200 for job_id in accepted)
+    assert len(stored_files(settings)) == len(accepted), "what the refused ones had stored is gone"
