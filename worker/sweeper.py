@@ -120,13 +120,14 @@ class Sweeper:
 
     def _sweep(self) -> None:
         report = self._store.sweep()
-        if report.requeued or report.failed or report.canceled or report.expired:
-            log.warning(
-                "swept",
-                requeued=len(report.requeued),
-                failed=len(report.failed),
-                canceled=len(report.canceled),
-                expired=len(report.expired),
-            )
+        swept = {
+            "requeued": report.requeued,
+            "failed": report.failed,
+            "canceled": report.canceled,
+            "expired": report.expired,
+        }
+        for outcome, job_ids in swept.items():
+            for job_id in job_ids:  # a line each: whoever asks what became of a job looks for its id
+                log.warning("job_swept", job_id=job_id, outcome=outcome)
         if report.due:
             self._wake()

@@ -151,10 +151,10 @@ class Courier:
             well = self._try(parcel)
         except AnimatoError as error:
             # Our own database is away: the lease lapses, and the event is told again.
-            _log.warning("webhook_unsettled", delivery_id=parcel.delivery.id, code=error.code)
+            _log.warning("webhook_unsettled", code=error.code, **_name(parcel.delivery))
         # The thread's last catch: a bug is told in the log, and the event again when the lease lapses.
         except Exception:  # noqa: BLE001
-            _log.exception("webhook_broken", delivery_id=parcel.delivery.id)
+            _log.exception("webhook_broken", **_name(parcel.delivery))
         finally:
             self._receivers.end(parcel.delivery.address, answered=well)
             self._under_way.discard(threading.current_thread())
@@ -206,7 +206,7 @@ class Courier:
             parcel, status=status, reason=reason, duration_s=duration_s, delay_s=delay_s
         )
         # The URL stays out of the log: receivers keep secrets in it.
-        write = _log.bind(job_id=delivery.job_id, delivery_id=delivery.id, webhook=delivery.event, status=status)
+        write = _log.bind(**_name(delivery), webhook=delivery.event, status=status)
         if not settled:
             write.warning("webhook_lost", consequence="another courier tells it again, or its job was deleted")
             return
@@ -222,6 +222,11 @@ def render_event(delivery: Delivery, job: dict[str, Any]) -> str:
     happened_at = delivery.created_at.isoformat().replace("+00:00", "Z")
     event = {"type": delivery.event, "timestamp": happened_at, "data": job}
     return json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+
+
+def _name(delivery: Delivery) -> dict[str, str]:
+    """Return what every line of the log says about a delivery."""
+    return {"job_id": delivery.job_id, "delivery_id": delivery.id}
 
 
 def _open_span(delivery: Delivery, record: JobRecord) -> AbstractContextManager[Span]:
