@@ -101,6 +101,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
         courier.start()
         _log.info("started", keys_asked_for=chosen.keys_needed, host=chosen.host)
+        if chosen.keys_needed and not await run_in_threadpool(store.has_live_keys):
+            _log.warning("nobody_can_call", reason="there is no live API key", remedy="animato keys create")
         try:
             yield
         finally:

@@ -120,6 +120,29 @@ def test_demo_without_a_service_or_a_face_is_1(animato: Run, face: Path, tmp_pat
     assert "--image" in ran.stderr
 
 
+def test_demo_sends_the_key_of_the_service(animato: Run, face: Path) -> None:
+    seen: list[str | None] = []
+
+    class Doorman(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            seen.append(self.headers["Authorization"])
+            self.send_response(401)
+            self.end_headers()
+            self.wfile.write(b'{"detail": "This API key was revoked.", "hint": "Get another."}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Doorman) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        words = ("demo", "--url", f"http://127.0.0.1:{server.server_port}", "--image", face)
+        runs = [animato(*words, "--api-key", "ank_1"), animato(*words, ANIMATO_API_KEY="ank_2"), animato(*words)]
+        server.shutdown()
+    assert seen == ["Bearer ank_1", "Bearer ank_2", None]
+    assert all("was revoked" in ran.stderr for ran in runs)
+
+
 def test_demo_repeats_the_service_s_own_words(animato: Run, face: Path, tmp_path: Path) -> None:
     """A server that is no animato, and one that refuses with a problem document."""
 

@@ -44,6 +44,13 @@ def test_only_the_api_and_prometheus_are_published() -> None:
     assert all(SERVICES[name]["networks"] == ["back"] for name in inside)
 
 
+def test_keys_are_not_asked_for_where_only_this_host_can_ask() -> None:
+    """The default goes with the publishing on 127.0.0.1 above; other pages' names are refused there."""
+    environment = SERVICES["api"]["environment"]
+    assert environment["ANIMATO_AUTH"] == "${ANIMATO_AUTH:-off}"
+    assert environment["ANIMATO_TRUSTED_HOSTS"] == "${ANIMATO_TRUSTED_HOSTS:-localhost}"
+
+
 def test_stores_wait_for_nothing_and_the_rest_for_healthy_stores() -> None:
     for name in ("api", "worker", "worker-gpu"):
         conditions = {store: waits["condition"] for store, waits in SERVICES[name]["depends_on"].items()}
