@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -354,7 +354,7 @@ def _serves_s3(server: S3Server) -> bool:
     return True
 
 
-def s3_settings(server: S3Server, bucket: str, **others: object) -> Settings:
+def s3_settings(server: S3Server, bucket: str, **others: Any) -> Settings:
     """Return settings that name a bucket of this server, reachable by clients too."""
     from services.settings import Settings
 

@@ -22,9 +22,9 @@ from tests.model.tiny_bundle import build_tiny_bundle
 # Half of the default lease, so that a run fits into a build; recovery is measured with the defaults by --night.
 QUICK = Script(
     jobs=300,
-    storm_s=50.0,
-    pause_s=4.0,
-    outage_s=6.0,
+    storm_s=60.0,
+    pause_s=3.0,
+    outage_s=5.0,
     workers=2,
     night=False,
     seed=1,

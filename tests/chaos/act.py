@@ -101,7 +101,6 @@ class _Act:
             world.complaints.append(f"no POST was taken for {STILL_S:.0f} s; {self._service.tails()}")
         first = self._wait_ended()
         # Who was frozen or slow had time to do harm by now, and the ended jobs must not have changed.
-        self._wait_thawed()
         time.sleep(2 * self._ground.settings.sweep_s)
         world.watcher.close()
         last = read_jobs(self._service.client)
@@ -174,10 +173,6 @@ class _Act:
                 self._world.complaints.append(f"nothing happened for {still_s:.0f} s; {self._service.tails()}")
                 return jobs
             time.sleep(0.5)
-
-    def _wait_thawed(self) -> None:
-        while self._world.frozen:
-            time.sleep(0.2)
 
     def _outcome(self, verdict: Verdict, calm: Calm) -> Outcome:
         world, ledger = self._world, self._world.submitter.ledger

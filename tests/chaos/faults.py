@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,11 +19,13 @@ from tests.chaos.ground import Ground
 from tests.chaos.orders import DEADLY
 from tests.chaos.proxy import Road
 from tests.chaos.service import Member, Service
-from tests.chaos.watch import Watcher
+from tests.chaos.watch import Hit, Watcher
 
 AIM_PATIENCE_S = 15.0
 # For so long a fault waits for a worker that is in the middle of a film; then it takes any.
 PREY_PATIENCE_S = 12.0
+# So long a thawed worker is left alone: time enough to do harm, if it can.
+THAWED_S = 5.0
 # So many crashes a job may have had before and still be hit by a kill.
 SPARED_FROM_ATTEMPT = 3
 
@@ -45,7 +46,6 @@ class World:
     redis_away: list[tuple[float, float]] = field(default_factory=list)
     drains_s: list[float] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
-    frozen: set[str] = field(default_factory=set)  # names of workers
 
     def say(self, words: str) -> None:
         """Tell the person who watches."""
@@ -57,10 +57,10 @@ class World:
         self.say(kind)
 
     def pick(self) -> Member | None:
-        """Return a living worker that nobody else has in hand, in the middle of an innocent job if one soon is."""
+        """Return a living worker in the middle of an innocent job if one soon is."""
         ends_s = time.monotonic() + PREY_PATIENCE_S
         while True:
-            free = [worker for worker in self.service.workers if worker.pid and worker.name not in self.frozen]
+            free = [worker for worker in self.service.workers if worker.pid]
             busy = [worker for worker in free if worker.encodes()] if self._innocents_run() else []
             if busy or time.monotonic() > ends_s:
                 found = busy or free
@@ -98,25 +98,22 @@ def kill_worker(world: World) -> None:
 
 def kill_all_workers(world: World) -> None:
     """Kill -9 of every worker at once."""
-    workers = [worker for worker in world.service.workers if worker.name not in world.frozen]
-    _shoot(world, "all worker groups killed", workers, lambda member: member.send(signal.SIGKILL))
+    _shoot(world, "all worker groups killed", world.service.workers, lambda member: member.send(signal.SIGKILL))
 
 
 def freeze_worker(world: World) -> None:
-    """SIGSTOP of a worker until well past its lease, then SIGCONT: it must write nothing visible."""
+    """SIGSTOP of a worker until another one has taken its job, then SIGCONT: it must write nothing visible."""
     worker = world.pick()
-    if worker is None or not _hold(world, worker):
+    hit = None if worker is None else _hold(world, worker)
+    if worker is None or hit is None:
         return
     settings = world.ground.settings
-    world.frozen.add(worker.name)
-
-    def thaw() -> None:
-        time.sleep(settings.lease_s + 2 * settings.sweep_s)
-        worker.send(signal.SIGCONT)
-        world.frozen.discard(worker.name)
-        world.say(f"{worker.name} thawed")
-
-    threading.Thread(target=thaw, daemon=True).start()
+    ends_s = time.monotonic() + 2 * settings.lease_s + 4 * settings.sweep_s
+    while time.monotonic() < ends_s and not hit.recovered_s:
+        time.sleep(0.1)
+    worker.send(signal.SIGCONT)
+    world.say(f"{worker.name} thawed")
+    time.sleep(THAWED_S)
 
 
 def ask_worker_to_end(world: World) -> None:
@@ -176,7 +173,7 @@ def _shoot(world: World, kind: str, workers: list[Member], shot: Callable[[Membe
     world.say(f"passed over: {kind} (every time a job ran that was hit twice, or the API was away)")
 
 
-def _hold(world: World, worker: Member) -> bool:
+def _hold(world: World, worker: Member) -> Hit | None:
     """Freeze a worker, but not while it holds SQLite's one lock: then nobody could write, which is no promise of ours.
 
     Whether it does, the next POST tells.
@@ -190,13 +187,12 @@ def _hold(world: World, worker: Member) -> bool:
         deadly = world.deadly()
         spared = any(attempt >= SPARED_FROM_ATTEMPT for job_id, attempt in running.items() if job_id not in deadly)
         if running and not spared and (world.submitter.post_next(3.0) is not None or not world.submitter.left):
-            world.watcher.note("worker frozen past its lease", running, but=deadly)
             world.count("worker frozen past its lease")
-            return True
+            return world.watcher.note("worker frozen past its lease", running, but=deadly)
         worker.send(signal.SIGCONT)
         time.sleep(0.3)
     world.say("passed over: freezing a worker")
-    return False
+    return None
 
 
 # -- the queue server -------------------------------------------------------------------------------------------------

@@ -59,8 +59,8 @@ class Watcher:
         self._closing.set()
         self._thread.join()
 
-    def note(self, kind: str, running: Mapping[str, int], but: Collection[str] = ()) -> None:
-        """Remember a fault that has just happened and what ran then.
+    def note(self, kind: str, running: Mapping[str, int], but: Collection[str] = ()) -> Hit:
+        """Remember a fault that has just happened and what ran then; returns it, to be looked at.
 
         Args:
             but: jobs that would crash without it too.
@@ -68,6 +68,7 @@ class Watcher:
         hit = Hit(kind, time.time(), {job_id: attempt for job_id, attempt in running.items() if job_id not in but})
         with self._lock:
             self._hits.append(hit)
+        return hit
 
     def settle(self, jobs: Mapping[str, Mapping[str, Any]]) -> None:
         """Take in how the jobs ended: an end says when it was, however short the last attempt."""
