@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn
 from urllib.parse import urlencode
@@ -9,7 +10,7 @@ from urllib.parse import urlencode
 import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
@@ -24,7 +25,7 @@ from services.api.problems import describe_responses
 from services.api.resources import Poster, Reader, Resources, Rooms, Writer
 from services.api.schemas import PREFIX, Animation, AnimationList, describe_job
 from services.api.uploads import Submission, add_picture, read_submission
-from services.api.waiting import read_wait_s, wait_for_end
+from services.api.waiting import wait_as_asked
 from services.api.webhooks import prepare_webhook
 from services.errors import AnimatoError
 from services.jobs.contract import FaceFacts, JobState
@@ -78,6 +79,13 @@ def _to_utc(moment: datetime) -> datetime:
         raise ValueError("Input is out of range") from error
 
 
+def _expect_date(given: Any) -> Any:
+    """Refuse bare numbers, which the parser would take for seconds since 1970."""
+    if isinstance(given, str) and not re.match(r"[0-9]{4}-", given):
+        raise ValueError("Input should be a date and a time as RFC 3339 writes them")
+    return given
+
+
 class ListQuery(BaseModel):
     """What to list."""
 
@@ -86,7 +94,7 @@ class ListQuery(BaseModel):
     limit: int = Field(20, ge=1, le=100)
     cursor: str | None = Field(None, max_length=512, description="`next_cursor` of the page before.")
     status: JobState | None = None
-    created_after: Annotated[AwareDatetime, AfterValidator(_to_utc)] | None = Field(
+    created_after: Annotated[AwareDatetime, BeforeValidator(_expect_date), AfterValidator(_to_utc)] | None = Field(
         None, description="RFC 3339 with a time zone."
     )
 
@@ -123,11 +131,9 @@ async def create_animation(
     record, position = accepted.record, accepted.position
     request.state.job_id = record.id  # for the request's line in the log
     headers = {} if accepted.created else {"Idempotent-Replayed": "true"}
-    wait_s = read_wait_s(prefer or [])
+    record = await wait_as_asked(rooms, record, prefer, request, headers)
     status = 202
-    if wait_s is not None:
-        headers["Preference-Applied"] = f"wait={wait_s}"
-        record = await wait_for_end(rooms.store, record, wait_s, request)
+    if "Preference-Applied" in headers:
         position = await run_in_threadpool(find_position, rooms.store, record)
         status = 201 if record.terminal else 202
     if status == 202:
@@ -225,11 +231,8 @@ async def get_animation(
 ) -> Response:
     """Return the job as it stands, or once it has ended with `Prefer: wait=N`."""
     record = await run_in_threadpool(find_job, rooms.store, job_id, owner)
-    wait_s = read_wait_s(prefer or [])
-    headers = {}
-    if wait_s is not None:
-        headers["Preference-Applied"] = f"wait={wait_s}"
-        record = await wait_for_end(rooms.store, record, wait_s, request)
+    headers: dict[str, str] = {}
+    record = await wait_as_asked(rooms, record, prefer, request, headers)
     position = await run_in_threadpool(find_position, rooms.store, record)
     return answer_job(record, position, headers=headers, if_none_match=if_none_match)
 

@@ -20,12 +20,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from services.api.jobs import find_job, find_position
+from services.api.looks import Follower
 from services.api.problems import describe_responses
-from services.api.resources import Reader, Rooms
+from services.api.resources import Reader, Resources, Rooms
 from services.api.schemas import describe_job
-from services.errors import TemporaryError
+from services.errors import RequestError, TemporaryError
 from services.jobs.contract import JobRecord
-from services.jobs.store import JobStore
+from services.jobs.keys import Scope
 
 LOOK_EVERY_S = 0.2
 PROGRESS_GAP_S = 0.5
@@ -62,7 +63,7 @@ anything changed, nothing otherwise, and 204 when it has seen the end (an EventS
             },
         },
         204: {"description": "The client has seen the end already."},
-        **describe_responses("not-found", "not-ready"),
+        **describe_responses("not-found", "rate-limited", "not-ready"),
     },
 )
 async def follow_animation(
@@ -77,8 +78,9 @@ async def follow_animation(
     seen = _read_last_id(last_event_id, record)
     if record.terminal and seen == record.revision:
         return Response(status_code=204)
+    rooms.looks.check_place(owner)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    events = stream_events(rooms.store, record, seen, request)
+    events = stream_events(rooms, record, seen, request)
     return StreamingResponse(events, headers=headers, media_type="text/event-stream")
 
 
@@ -91,7 +93,7 @@ def _read_last_id(header: str | None, record: JobRecord) -> int | None:
 
 
 @dataclass
-class _Follower:
+class _Told:
     """What the client has been sent so far."""
 
     signature: tuple[object, ...] | None = None
@@ -127,39 +129,54 @@ class _Follower:
         return [_event("preview", {"image": image, "frames_done": record.frames_done})]
 
 
-async def stream_events(store: JobStore, record: JobRecord, seen: int | None, request: Request) -> AsyncIterator[bytes]:
+async def stream_events(
+    rooms: Resources, record: JobRecord, seen: int | None, request: Request
+) -> AsyncIterator[bytes]:
     """Yield the job's events from the revision that the client has seen until its end, and pings between them."""
-    follower = _Follower()
+    told = _Told()
     yield f"retry: {RETRY_MS}\n\n".encode()
     if seen == record.revision:
-        follower.signature = (record.state, record.stage, record.attempt, record.cancel_requested)
-        follower.revision, follower.preview = record.revision, record.preview_jpeg
+        told.signature = (record.state, record.stage, record.attempt, record.cancel_requested)
+        told.revision, told.preview = record.revision, record.preview_jpeg
+    with rooms.looks.follow(record) as follower:
+        async for piece in _tell_changes(rooms, record, told, follower, request):
+            yield piece
+
+
+async def _tell_changes(
+    rooms: Resources, record: JobRecord, told: _Told, follower: Follower, request: Request
+) -> AsyncIterator[bytes]:
+    store = rooms.store
     current: JobRecord | None = record
     written_at_s = time.monotonic()
     while True:
-        if current is not None and current.revision != follower.revision:
+        if current is not None and current.revision != told.revision:
             position = await run_in_threadpool(find_position, store, current)
-            events = follower.list_events(current, position, time.monotonic())
+            events = told.list_events(current, position, time.monotonic())
             if events:
                 yield b"".join(events)
                 written_at_s = time.monotonic()
                 if current.terminal:
                     return
-        await anyio.sleep(LOOK_EVERY_S)
+        await anyio.sleep(rooms.looks.pace_s(LOOK_EVERY_S))
         if await request.is_disconnected():
             return
         if time.monotonic() - written_at_s >= PING_S:
             yield b": ping\n\n"
             written_at_s = time.monotonic()
         try:
-            revision = await run_in_threadpool(store.revision, record.id, record.owner)
-            if revision is not None and revision != follower.revision:
+            # A key that was revoked or has run out sees no more of a stream that it opened before.
+            await rooms.authenticator.identify(request, [Scope.ANIMATIONS_READ])
+            revision = await follower.revision()
+            if revision is not None and revision != told.revision:
                 current = await run_in_threadpool(store.get, record.id, record.owner)
                 revision = None if current is None else revision
         except TemporaryError as error:
             # The stream outlives a pause of the database; the client sees pings meanwhile.
             _log.warning("events_waiting", code=error.code)
             continue
+        except RequestError:
+            return  # a reconnect is told with a 401
         if revision is None:  # removed while it was followed: a reconnect is told with a 404
             return
 

@@ -12,6 +12,7 @@ from fastapi.security import SecurityScopes
 from services.api.auth import BEARER, HEADER, Authenticator, Client
 from services.api.disk_room import DiskRoom
 from services.api.limits import RATE_HEADERS, PostLimiter, read_address
+from services.api.looks import Looks
 from services.api.models import Catalogue
 from services.api.sources import SourceFetcher
 from services.faces import FaceFinder
@@ -40,6 +41,7 @@ class Resources:
     decoders: anyio.CapacityLimiter
     outbound: Outbound
     sources: SourceFetcher
+    looks: Looks
     room: DiskRoom
 
 

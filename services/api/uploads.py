@@ -113,8 +113,9 @@ def read_body(body: bytes, content_type: str) -> Body:
             "The body is neither multipart/form-data nor application/json.",
             "Send a form with a file part `image`, or JSON with `image_base64`, and say so in Content-Type.",
         )
+    given = "image_url" in fields
     image_url = fields.pop("image_url", None)
-    if image_url is not None and not isinstance(image_url, str):
+    if given and not isinstance(image_url, str):
         _refuse("`image_url` is not a string.", ("image_url",), "Send the picture's https URL.")
     if image_url is not None and image is not None:
         _refuse(
@@ -216,9 +217,9 @@ def _read_json(body: bytes) -> tuple[dict[str, Any], bytes | None]:
         _refuse("JSON carries the picture as text.", ("image",), "Send it as `image_base64`, or send a form.")
     if "options" in fields:
         _refuse("`options` belongs to forms.", ("options",), "In JSON every field stands at the top level.")
-    encoded = fields.pop("image_base64", None)
-    if encoded is None:
+    if "image_base64" not in fields:
         return fields, None
+    encoded = fields.pop("image_base64")
     if not isinstance(encoded, str):
         _refuse("`image_base64` is not a string.", ("image_base64",), "Send the picture's bytes as base64.")
     return fields, _decode_base64(encoded)

@@ -6,14 +6,22 @@ import re
 import time
 
 import anyio
+import structlog
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
+from services.api.looks import Follower
+from services.api.resources import Resources
+from services.errors import TemporaryError
 from services.jobs.contract import JobRecord
-from services.jobs.store import JobStore
+
+_log = structlog.get_logger(__name__)
 
 MAX_WAIT_S = 60
-LOOK_EVERY_S = 0.1
+# The longer it has lasted, the less a look more or less matters: an end is seen late by a fiftieth of the wait.
+LOOK_SHARE = 0.02
+SHORTEST_LOOK_S = 0.01
+LONGEST_LOOK_S = 0.1
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE)
 
 
@@ -23,20 +31,52 @@ def read_wait_s(prefer: list[str]) -> int | None:
     return None if found is None else min(MAX_WAIT_S, int(found[1]))
 
 
-async def wait_for_end(store: JobStore, record: JobRecord, wait_s: float, request: Request) -> JobRecord:
+def choose_pause_s(waited_s: float) -> float:
+    """Return how long to sleep before the next look."""
+    return min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, LOOK_SHARE * waited_s))
+
+
+async def wait_as_asked(
+    rooms: Resources, record: JobRecord, prefer: list[str] | None, request: Request, headers: dict[str, str]
+) -> JobRecord:
+    """Return the job as it stands, or after the wait that the client prefers; ``headers`` then say that it was applied.
+
+    A preference is no right: where too many wait already, the client gets its answer at once.
+    """
+    wait_s = read_wait_s(prefer or [])
+    if wait_s is None:
+        return record
+    try:
+        rooms.looks.check_place(record.owner)
+    except TemporaryError as error:
+        _log.info("wait_not_applied", code=error.code)
+        return record
+    headers["Preference-Applied"] = f"wait={wait_s}"
+    with rooms.looks.follow(record) as follower:
+        return await _wait_for_end(rooms, record, follower, wait_s, request)
+
+
+async def _wait_for_end(
+    rooms: Resources, record: JobRecord, follower: Follower, wait_s: float, request: Request
+) -> JobRecord:
     """Return the job once it has ended, or as it stands after ``wait_s`` seconds or when the client has gone."""
     began_s = time.monotonic()
     deadline_s = began_s + wait_s
     while not record.terminal and time.monotonic() < deadline_s:
         # Slept in steps so that the end is seen soon; the look itself reads one number.
-        await anyio.sleep(min(LOOK_EVERY_S, max(0.0, deadline_s - time.monotonic())))
+        now_s = time.monotonic()
+        await anyio.sleep(min(rooms.looks.pace_s(choose_pause_s(now_s - began_s)), max(0.0, deadline_s - now_s)))
         if await request.is_disconnected():
             break
-        revision = await run_in_threadpool(store.revision, record.id, record.owner)
-        if revision is None:
-            break
-        if revision != record.revision:
-            found = await run_in_threadpool(store.get, record.id, record.owner)
-            record = record if found is None else found
+        try:
+            revision = await follower.revision()
+            if revision is None:
+                break
+            if revision != record.revision:
+                found = await run_in_threadpool(rooms.store.get, record.id, record.owner)
+                record = record if found is None else found
+        except TemporaryError as error:
+            # A job that was accepted is not answered with an error because the database pauses.
+            _log.warning("wait_goes_on", code=error.code)
     request.state.waited_s = time.monotonic() - began_s  # the client's wish, and no slowness of ours
     return record

@@ -8,6 +8,7 @@ No HTTP, no Celery, no storage in here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Self
 
@@ -33,6 +34,7 @@ from services.settings import Settings
 __all__ = ["JobStore", "LeaseLost", "SweepReport", "WorkerRecord"]
 
 MAX_PAGE = 100
+_REVISIONS = sa.select(jobs.c.id, jobs.c.revision).where(jobs.c.id.in_(sa.bindparam("ids", expanding=True)))
 
 
 class JobStore(Sweeps, Intake, Figures, Retention, Roster, Keys, Deliveries, WebhookSecrets):
@@ -57,10 +59,11 @@ class JobStore(Sweeps, Intake, Figures, Retention, Roster, Keys, Deliveries, Web
             row = connection.execute(_owned(sa.select(*jobs.c), job_id, owner)).mappings().one_or_none()
         return None if row is None else record_from_row(row)
 
-    def revision(self, job_id: str, owner: str | None = None) -> int | None:
-        """Return the job's revision alone: what a stream of events asks many times a second."""
+    def revisions(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """Return the revisions of those jobs that are there: what all who wait for a job ask many times a second."""
         with self._read() as connection:
-            return connection.execute(_owned(sa.select(jobs.c.revision), job_id, owner)).scalar_one_or_none()
+            rows = connection.execute(_REVISIONS, {"ids": list(job_ids)}).all()
+        return {row.id: row.revision for row in rows}
 
     def list_page(
         self,

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -226,6 +227,20 @@ def test_expired_key_is_dead_at_once(
     assert client.get("/v1/models", headers=bearer(key)).status_code == 200
     clock(1001)
     assert "expired" in expect_problem(client.get("/v1/models", headers=bearer(key)), 401, "unauthorized")["detail"]
+
+
+def test_stream_ends_with_its_key(client: TestClient, clock: Callable[[float], None]) -> None:
+    store = rooms_of(client).store
+    key, record = store.create_key("ada")
+    url = post_sampled(client, bearer(key)).headers["Location"]
+    store.revoke_key(record.id)
+    passing = threading.Timer(0.5, clock, [3.0])
+    passing.start()
+    with client.stream("GET", f"{url}/events", headers=bearer(key)) as answer:  # still remembered as live
+        assert answer.status_code == 200
+        assert "event: status" in "".join(answer.iter_text()), "a queued job's stream would not end by itself"
+    passing.join()
+    expect_problem(client.get(f"{url}/events", headers=bearer(key)), 401, "unauthorized")
 
 
 def test_rotation_overlaps(client: TestClient, clock: Callable[[float], None]) -> None:

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +132,7 @@ def test_progress_at_most_twice_a_second(client: TestClient, rooms: Resources) -
     """Told of a new step every 30 ms, a client hears of two a second and of the newest in the end; time is a number."""
     post_sampled(client, frames=100)
     lease = claim(rooms)
-    follower = events_room._Follower()
+    follower = events_room._Told()
     told: list[float] = []
     for step in range(1, 101):
         rooms.store.report(lease, stage=Stage.RENDER, progress=step / 100, frames_done=step)
@@ -241,13 +241,13 @@ def test_clients_that_go_away_free_everything(
     served: Served, web: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[None] = []
-    look = served.rooms.store.revision
+    look = served.rooms.looks._ask
 
-    def count(*args: Any) -> int | None:
+    def count(asked: Sequence[str]) -> Mapping[str, int]:
         looks.append(None)
-        return look(*args)
+        return look(asked)
 
-    monkeypatch.setattr(served.rooms.store, "revision", count)
+    monkeypatch.setattr(served.rooms.looks, "_ask", count)
     url = post_sampled(web).headers["Location"]
     for _ in range(10):
         with follow(web, url) as response:

@@ -290,6 +290,7 @@ def test_a_slow_server_is_given_up(serve: Callable[..., TestClient], victim: Str
     "fields",
     [
         {"image_url": 5},
+        {"image_url": None},
         {"image_url": ["https://example.com/"]},
         {"image_url": {"url": "https://example.com/"}},
         {"image_url": "https://example.com/", "image_base64": "AAAA"},
@@ -312,11 +313,6 @@ def test_nobody_is_called_for_a_request_that_is_wrong(shared: TestClient, names:
     for fields, code in (({"fps": 0}, INVALID), ({"model": "none"}, "model-unknown"), ({"surprise": 1}, INVALID)):
         expect_problem(post_url(shared, "https://nowhere.example.com/", **fields), 422, code)
     assert names == []
-
-
-def test_null_is_no_url(client: TestClient) -> None:
-    expect_problem(post_url(client, None), 422, INVALID)
-    assert post_url(client, None, source="sampled").status_code == 202
 
 
 def test_a_repeated_request_is_not_fetched_again(serve: Callable[..., TestClient], photo: bytes) -> None:

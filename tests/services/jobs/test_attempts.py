@@ -293,11 +293,11 @@ def test_outdated_objects_are_named_until_they_are_gone(
 
 def test_every_visible_change_raises_the_revision(store: JobStore, lease: Lease) -> None:
     job_id = lease.record.id
-    revisions = [1, store.revision(job_id)]
+    revisions = [1, store.revisions([job_id])[job_id]]
     store.report(lease, progress=0.1)
-    revisions.append(store.revision(job_id))
+    revisions.append(store.revisions([job_id])[job_id])
     store.request_cancel(job_id)
-    revisions.append(store.revision(job_id))
+    revisions.append(store.revisions([job_id])[job_id])
     store.finish_canceled(lease)
-    revisions.append(store.revision(job_id))
+    revisions.append(store.revisions([job_id])[job_id])
     assert revisions == [1, 2, 3, 4, 5]

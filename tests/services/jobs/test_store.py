@@ -33,7 +33,8 @@ def test_other_owners_job_does_not_exist(store: JobStore, accept: Any) -> None:
     made = accept(owner="me")
     assert store.get(made.id, "me") is not None
     assert store.get(made.id, "you") is None
-    assert store.revision(made.id, "you") is None
+    assert store.revisions([made.id, "anm_none"]) == {made.id: 1}
+    assert store.revisions([]) == {}
     for ask in (store.request_cancel, store.delete):
         with pytest.raises(RequestError) as refusal:
             ask(made.id, "you")
