@@ -144,7 +144,12 @@ async def create_animation(
 async def _accept(request: Request, rooms: Resources, owner: str, key: str | None) -> Accepted:
     """Read, check and store a request; keeps nothing of its body while the client waits for the job."""
     rooms.room.check()  # a full disk is told before anything is sent to it
-    body = await read_whole(request)
+    with rooms.bodies.hold(owner) as share:
+        body = await read_whole(request, share)
+        return await _accept_body(request, rooms, owner, key, body)
+
+
+async def _accept_body(request: Request, rooms: Resources, owner: str, key: str | None, body: bytes) -> Accepted:
     content_type = request.headers.get("Content-Type", "")
     # A hop to a thread costs more than most checks: one where a picture is decoded, one to wait for the disk.
     submission, faces = _check_small(body, content_type), list[FaceFacts]()

@@ -144,6 +144,21 @@ def _drop_default_problems(document: dict[str, Any]) -> None:
         document["components"]["schemas"].pop(name, None)
 
 
+def _describe_parameters(document: dict[str, Any]) -> None:
+    """Say of optional parameters what can be written in a URL or a header: they are left out, never null."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                schema = parameter["schema"]
+                kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+                if len(kinds) == 1:
+                    del schema["anyOf"]
+                    schema |= kinds[0]
+                if parameter["in"] == "header" and schema.get("type") == "array":  # lines of one header are one text
+                    del schema["items"]
+                    schema["type"] = "string"
+
+
 _RATE_HEADERS = {
     "RateLimit-Policy": {
         "description": '`"posts";q=600;w=60`: posts that are let through, and the seconds that they are counted over.',
@@ -189,6 +204,7 @@ def install_description(app: FastAPI) -> None:
                 webhooks=app.webhooks.routes,
             )
             _drop_default_problems(document)
+            _describe_parameters(document)
             _describe_access(document)
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")

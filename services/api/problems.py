@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from services.errors import AnimatoError
 from services.jobs.contract import FaceFacts
@@ -227,12 +228,15 @@ def install_problems(app: FastAPI) -> None:
         assert isinstance(error, AnimatoError)
         return answer_error(error)
 
-    async def on_http_exception(_: Request, error: Exception) -> Response:
+    async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_list_methods(request))
         code = _CODES_OF_STATUSES.get(error.status_code, "internal" if error.status_code >= 500 else "bad-request")
         hint = _HINTS_OF_STATUSES.get(error.status_code, "See the API's description at /openapi.json.")
         detail = TITLES[code] + "."
-        return make_problem(code, detail, hint, headers=error.headers)
+        return make_problem(code, detail, hint, headers=headers)
 
     async def on_validation_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -244,6 +248,12 @@ def install_problems(app: FastAPI) -> None:
     app.add_exception_handler(AnimatoError, on_animato_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation_error)
+
+
+def _list_methods(request: Request) -> list[str]:
+    """Return what may be asked of the request's path: each route knows its own methods only."""
+    known = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in known for method in getattr(route, "methods", None) or ()})
 
 
 def describe_responses(*codes: str) -> dict[int | str, dict[str, Any]]:
