@@ -114,6 +114,7 @@ class KeyReader:
         missing = [scope for scope in scopes if scope not in record.scopes]
         if missing:
             raise _lack(missing)
+        structlog.contextvars.bind_contextvars(key_id=key_id)  # the request's lines in the log tell who asked
         self._note_use(key_id)
         return Client(record.owner, key_id)
 
@@ -158,11 +159,10 @@ def _keep(memory: OrderedDict[str, Any], key: str, value: Any) -> None:
 
 
 def _read_key(request: Request) -> str:
-    """Return the key as it was sent; a Bearer wins, other schemes of Authorization belong to somebody in front."""
+    """Return the key as it was sent; X-API-Key wins, for what stands in Authorization may be for somebody in front."""
+    own = request.headers.get("X-API-Key", "").strip()
     scheme, _, text = request.headers.get("Authorization", "").strip().partition(" ")
-    if scheme.lower() == "bearer":
-        return text.strip()
-    return request.headers.get("X-API-Key", "").strip()
+    return own or (text.strip() if scheme.lower() == "bearer" else "")
 
 
 def _refuse(message: str, sent: bool) -> RequestError:
