@@ -3,6 +3,7 @@
 
 import { keepKey } from "./key.js";
 import { Problem, TERMINAL, call, openFile, pathOf, watch, writeCurl } from "./service.js";
+import { dropTakes, findTake, keepTake, showTakes } from "./takes.js";
 
 const $ = (id) => document.getElementById(id);
 const make = (tag, properties, ...children) => {
@@ -19,15 +20,12 @@ const STAGES = {
   encode: [3, "Making the film"],
   store: [3, "Putting it away"],
 };
-const TAKES_KEPT = 24;
-
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 let face = null; // {kind: "file", blob, name, url, sample} or {kind: "sampled"}
 let stopWatching = () => {};
 let shown = null; // the job on the stage
 let models = [];
 let samples = [];
-let takes = readTakes();
 
 function showProblem(error) {
   const known = error instanceof Problem;
@@ -254,6 +252,7 @@ async function finish(job, extra) {
       return;
     }
     keepTake(job, extra);
+    showTakes(job.id, reopen);
     if ([document.body, $("submit"), $("cancel")].includes(document.activeElement)) $("download").focus();
     return;
   }
@@ -306,50 +305,12 @@ async function showResult(job, { curl, prompt }) {
   return true;
 }
 
-function readTakes() {
-  try {
-    return JSON.parse(sessionStorage.getItem("takes")) ?? [];
-  } catch {
-    return []; // storage is switched off or damaged: the history then starts anew
-  }
-}
-
-function keepTake(job, extra) {
-  if (!takes.some((take) => take.id === job.id)) takes.unshift({ id: job.id, ...extra, poster: job.output.poster_url ?? "" });
-  takes.length = Math.min(takes.length, TAKES_KEPT);
-  keepTakes();
-  showTakes();
-}
-
-function keepTakes() {
-  try {
-    sessionStorage.setItem("takes", JSON.stringify(takes));
-  } catch {
-    // storage is full or switched off: the history lives as long as the page
-  }
-}
-
-function showTakes() {
-  $("history").hidden = takes.length === 0;
-  $("takes").replaceChildren(
-    ...takes.map((take) => {
-      const picture = make("img", { alt: "" });
-      openFile(take.poster).then((url) => (picture.src = url), () => {}); // an expired one stays blank
-      const button = make("button", { type: "button", className: "take" }, picture, make("span", { textContent: take.prompt }));
-      button.dataset.id = take.id;
-      button.setAttribute("aria-current", String(take.id === shown?.id));
-      button.addEventListener("click", () => reopen(take.id));
-      return make("li", {}, button);
-    }),
-  );
-}
-
 /** Bring an earlier job back to the stage: of this session's history or of the address after "#". */
 async function reopen(id) {
   try {
     $("problem").hidden = true;
     const job = await call(pathOf(id));
-    const known = takes.find((take) => take.id === id);
+    const known = findTake(id);
     if (!TERMINAL.has(job.status)) setBusy(true);
     follow(job, { curl: known?.curl ?? null, prompt: known?.prompt ?? job.input.prompt });
   } catch (error) {
@@ -409,8 +370,7 @@ $("copy").addEventListener("click", async () => {
 
 $("other-key").addEventListener("click", () => {
   keepKey("");
-  takes = [];
-  keepTakes(); // another key may be another client's, who can't see them
+  dropTakes(); // another key may be another client's, who can't see them
   location.replace(location.pathname);
 });
 
@@ -429,6 +389,6 @@ addEventListener("hashchange", () => location.hash.length > 1 && reopen(location
 
 showFace();
 showDials();
-showTakes();
+showTakes(null, reopen);
 Promise.all([loadModels(), loadSamples()]).catch(showProblem);
 if (location.hash.startsWith("#anm_")) reopen(location.hash.slice(1));
