@@ -73,12 +73,14 @@ def play_together(
     """Play the acts at the same time: most of an act is waiting for leases to lapse. Raises what an act raised."""
     outcomes: list[Outcome] = []
     faults: list[BaseException] = []
+    together = threading.Barrier(len(grounds))
 
     def run(name: str) -> None:
         try:
-            outcomes.append(play(name, script, folder, bundles_dir, may_mount=may_mount))
+            outcomes.append(play(name, script, folder, bundles_dir, may_mount=may_mount, together=together))
         except BaseException as error:  # noqa: BLE001 - raised again below
             faults.append(error)
+            together.abort()
 
     threads = [threading.Thread(target=run, args=(name,), name=name) for name in grounds]
     for thread in threads:

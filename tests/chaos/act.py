@@ -17,11 +17,13 @@ from tests.chaos.client import Submitter
 from tests.chaos.faults import Fault, World
 from tests.chaos.ground import Ground, open_ground
 from tests.chaos.orders import make_orders
+from tests.chaos.receiver import Receiver, open_receiver
 from tests.chaos.service import Service, running_service
 from tests.chaos.watch import Watcher
 
 # How long nothing may happen before what has not ended counts as lost; beside two leases.
 STILL_S = 120.0
+TOLD_PATIENCE_S = 120.0
 ABANDONED_SHARE = 0.1
 
 
@@ -61,26 +63,43 @@ class Outcome:
     posts_s: list[float]
     refused_posts: int
     drains_s: list[float]
+    told: int
+    refused_webhooks: int
     complaints: list[str]
     left_out: list[str]
 
 
-def play(name: str, script: Script, folder: Path, bundles_dir: Path, *, may_mount: bool) -> Outcome:
-    """Play one act and return what became of its jobs."""
-    with (
-        open_ground(name, folder / name, bundles_dir, may_mount=may_mount, **script.settings) as ground,
-        running_service(ground.settings, folder / name / "service", script.workers) as service,
-    ):
-        return _Act(script, ground, service).run()
+def play(
+    name: str, script: Script, folder: Path, bundles_dir: Path, *, may_mount: bool, together: threading.Barrier
+) -> Outcome:
+    """Play one act and return what became of its jobs.
+
+    Args:
+        together: acts that run at once wait here for each other, so that calm is calm.
+    """
+    with open_receiver() as receiver:
+        settings = script.settings | {
+            "outbound_allow": (f"127.0.0.1:{receiver.port}",),
+            "webhook_delays_s": (1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0),
+        }
+        with (
+            open_ground(name, folder / name, bundles_dir, may_mount=may_mount, **settings) as ground,
+            running_service(ground.settings, folder / name / "service", script.workers) as service,
+        ):
+            return _Act(script, ground, service, receiver, together).run()
 
 
 class _Act:
-    def __init__(self, script: Script, ground: Ground, service: Service) -> None:
+    def __init__(
+        self, script: Script, ground: Ground, service: Service, receiver: Receiver, together: threading.Barrier
+    ) -> None:
         self._script = script
+        self._receiver = receiver
+        self._together = together
         self._ground = ground
         self._service = service
         self._calm_orders = make_calm_orders(ground.name, script.workers, script.outage_s, script.seed)
-        orders = make_orders(ground.name, script.jobs - len(self._calm_orders), seed=script.seed)
+        orders = make_orders(ground.name, script.jobs - len(self._calm_orders), seed=script.seed, webhook=receiver.url)
         # A little faster than the storm lasts, so that a queue stands behind every fault.
         rate = script.jobs / (0.9 * script.storm_s)
         submitter = Submitter(service.base_url, orders, rate=rate, abandon=ABANDONED_SHARE, seed=script.seed, threads=4)
@@ -90,8 +109,10 @@ class _Act:
 
     def run(self) -> Outcome:
         world = self._world
+        self._together.wait()
         world.say("calm: cancels, and POST without its queue server")
         calm = measure(world, self._calm_orders, self._script.workers)
+        self._together.wait()
         world.say(f"storm: {self._script.jobs} jobs in {self._script.storm_s:.0f} s")
         world.watcher.start()
         world.submitter.start()
@@ -100,6 +121,7 @@ class _Act:
         if not world.submitter.join(STILL_S):
             world.complaints.append(f"no POST was taken for {STILL_S:.0f} s; {self._service.tails()}")
         first = self._wait_ended()
+        self._wait_told()
         # Who was frozen or slow had time to do harm by now, and the ended jobs must not have changed.
         time.sleep(2 * self._ground.settings.sweep_s)
         world.watcher.close()
@@ -107,7 +129,9 @@ class _Act:
         films = fetch_films(self._service.client, last)
         world.watcher.settle(last)
         lines = read_lines(worker.log for worker in self._service.workers)
-        verdict = judge(world.submitter.ledger, last, first, films, lines, canceled=calm.canceled)
+        verdict = judge(
+            world.submitter.ledger, last, first, films, lines, canceled=calm.canceled, told=self._receiver.told
+        )
         return self._outcome(verdict, calm)
 
     def _storm(self) -> None:
@@ -174,6 +198,13 @@ class _Act:
                 return jobs
             time.sleep(0.5)
 
+    def _wait_told(self) -> None:
+        """Give webhooks the time of some more tries."""
+        wanted = {taken.id for taken in self._world.submitter.ledger.accepted.values() if "webhook" in taken.order.body}
+        ends_s = time.monotonic() + TOLD_PATIENCE_S
+        while wanted - self._receiver.told.keys() and time.monotonic() < ends_s:
+            time.sleep(0.5)
+
     def _outcome(self, verdict: Verdict, calm: Calm) -> Outcome:
         world, ledger = self._world, self._world.submitter.ledger
         during = [
@@ -191,6 +222,8 @@ class _Act:
             posts_s=[answer.seconds for answer in ledger.answers],
             refused_posts=sum(answer.status == 503 for answer in ledger.answers),
             drains_s=world.drains_s,
+            told=len(self._receiver.told),
+            refused_webhooks=len(self._receiver.refused),
             complaints=world.complaints + [f"wrong answer: {words}" for words in ledger.wrong],
             left_out=[f"{self._ground.name}: disk full ({self._ground.missing})"] if self._ground.missing else [],
         )

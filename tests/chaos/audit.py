@@ -60,6 +60,7 @@ def judge(
     films: Mapping[str, bytes],
     log_lines: Iterable[str],
     canceled: Collection[str] = (),
+    told: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Verdict:
     """Return what became of every accepted job.
 
@@ -70,10 +71,13 @@ def judge(
         films: the bytes that the service serves for each succeeded job.
         log_lines: the workers' logs: who made a result visible.
         canceled: jobs whose clients asked for their end.
+        told: what a receiver of webhooks was told: the kind of each event, by job and event id.
     """
     verdict = Verdict(accepted=len(ledger.accepted))
     for taken in ledger.accepted.values():
         _judge_job(verdict, taken, jobs.get(taken.id), films, taken.id in canceled)
+        if "webhook" in taken.order.body:
+            _judge_webhooks(verdict, jobs.get(taken.id), dict((told or {}).get(taken.id, {})))
     for key in ledger.two_ids:
         verdict.enter(verdict.duplicated, key, "one key was answered with two jobs")
     for key, count in Counter(job["metadata"].get("chaos") for job in jobs.values()).items():
@@ -115,6 +119,20 @@ def _judge_job(verdict: Verdict, taken: Accepted, job: Job | None, films: Mappin
         verdict.enter(verdict.innocent_failures, taken.id, f"{status} in attempt {job['attempt']}: {job['error']}")
     else:
         verdict.enter(verdict.lost, taken.id, f"accepted, and still {status}")
+
+
+def _judge_webhooks(verdict: Verdict, job: Job | None, events: Mapping[str, str]) -> None:
+    if job is None:
+        return  # lost already
+    if not events:
+        verdict.enter(verdict.lost, job["id"], "nobody was told of its end")
+    if len(events) > 1:
+        verdict.enter(
+            verdict.duplicated, job["id"], f"its end was told under {len(events)} ids: {sorted(events.values())}"
+        )
+    for kind in events.values():
+        if kind != f"animation.{job['status']}":
+            verdict.enter(verdict.duplicated, job["id"], f"{kind} was told, and it shows {job['status']}")
 
 
 def _lasting(job: Job | None) -> dict[str, Any]:

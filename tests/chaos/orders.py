@@ -44,11 +44,11 @@ class Order:
     body: dict[str, Any]
 
 
-def make_orders(prefix: str, jobs: int, *, seed: int) -> list[Order]:
+def make_orders(prefix: str, jobs: int, *, seed: int, webhook: str) -> list[Order]:
     """Return so many orders in a seeded mixture: two of each deadly kind, a sixth slow, the others trivial.
 
     The deadly ones come early: each needs three crashes, and every crash of a worker costs a lease. A third of all has
-    a picture, so that inputs are stored too.
+    a picture, so that inputs are stored too, and another third wants its end to be told to ``webhook``.
     """
     assert jobs >= 12, "a mixture needs some jobs"
     random_ = random.Random(seed)
@@ -56,10 +56,13 @@ def make_orders(prefix: str, jobs: int, *, seed: int) -> list[Order]:
     random_.shuffle(kinds)
     for place, kind in ((1, Kind.VENOM), (2, Kind.POISON), (jobs // 4, Kind.VENOM), (jobs // 3, Kind.POISON)):
         kinds.insert(place, kind)
-    return [make_order(f"{prefix}-{index:05d}", kind, random_.randrange(2**31)) for index, kind in enumerate(kinds)]
+    return [
+        make_order(f"{prefix}-{index:05d}", kind, random_.randrange(2**31), webhook if index % 3 == 0 else None)
+        for index, kind in enumerate(kinds)
+    ]
 
 
-def make_order(key: str, kind: Kind, seed: int) -> Order:
+def make_order(key: str, kind: Kind, seed: int, webhook: str | None = None) -> Order:
     """Return one order."""
     random_ = random.Random(seed)
     body: dict[str, Any] = {
@@ -69,6 +72,8 @@ def make_order(key: str, kind: Kind, seed: int) -> Order:
         "fps": FPS[kind],
         "metadata": {"chaos": key},
     }
+    if webhook is not None:
+        body["webhook"] = {"url": webhook}
     if random_.random() < 1 / 3:
         body["image_base64"] = base64.b64encode(_draw(random_)).decode()
     else:

@@ -51,6 +51,8 @@ def sum_up(outcomes: Sequence[Outcome], *, wanted: int, settings: Mapping[str, A
         "cancel_running_max_s": _worst((s for outcome in outcomes for s in outcome.calm.cancel_running_s), 2),
         "posts_refused": sum(outcome.refused_posts for outcome in outcomes),
         "sigterm_max_s": _worst(s for outcome in outcomes for s in outcome.drains_s),
+        "webhooks_told": sum(outcome.told for outcome in outcomes),
+        "webhooks_refused_once": sum(outcome.refused_webhooks for outcome in outcomes),
         "faults": dict(sorted(faults.items())),
         "left_out": [words for outcome in outcomes for words in outcome.left_out],
         "lease_s": settings.get("lease_s", Settings.model_fields["lease_s"].default),

@@ -11,9 +11,11 @@ import pytest
 from tests.chaos.audit import Verdict, count_successes, judge
 from tests.chaos.client import Accepted, Ledger
 from tests.chaos.orders import Kind, Order, make_orders
+from tests.chaos.receiver import Receiver
 from tests.chaos.watch import Watcher, percentile
 
 FILM = b"a film"
+HOOK = "http://127.0.0.1:1/hook"
 DONE = {"sha256": hashlib.sha256(FILM).hexdigest(), "bytes": len(FILM), "url": "/v1/animations/a/video"}
 
 
@@ -120,6 +122,32 @@ def test_two_workers_that_made_a_result_visible() -> None:
     assert judge_jobs(ledger, make_job("a"), lines=(said, said)).duplicated == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("events", "column"),
+    [
+        ({}, "lost"),
+        ({"msg_1": "animation.succeeded", "msg_2": "animation.succeeded"}, "duplicated"),
+        ({"msg_1": "animation.failed"}, "duplicated"),
+    ],
+    ids=["nobody was told", "told under two ids", "told something else"],
+)
+def test_an_end_is_told_under_one_id(events: dict[str, str], column: str) -> None:
+    order = Order("key-a", Kind.TRIVIAL, {"webhook": {"url": HOOK}})
+    ledger = Ledger(accepted={order.key: Accepted("a", order)})
+    assert judge_jobs(ledger, make_job("a"), told={"a": {"msg_1": "animation.succeeded"}}).why == []
+    assert getattr(judge_jobs(ledger, make_job("a"), told={"a": events}), column) == ["a"]
+
+
+def test_the_receiver_fails_once_for_some_events_and_keeps_the_others() -> None:
+    receiver = Receiver()
+    body = json.dumps({"type": "animation.succeeded", "data": {"id": "a"}}).encode()
+    first = {f"msg_{number}": receiver.take(f"msg_{number}", body) for number in range(40)}
+    assert set(first.values()) == {204, 500}
+    assert {name for name, status in first.items() if status == 204} == set(receiver.told["a"])
+    assert {receiver.take(name, body) for name in first} == {204}
+    assert set(receiver.told["a"]) == set(first)
+
+
 def test_recovery_is_the_time_from_a_hit_to_a_later_attempt() -> None:
     watcher = Watcher(None)  # type: ignore[arg-type]  # it is never started
     watcher.note("kill", {"a": 1, "b": 1, "c": 2, "d": 1}, but={"d"})
@@ -139,9 +167,11 @@ def test_percentiles_are_values_that_were_measured() -> None:
 
 
 def test_the_mixture_holds_all_kinds_and_is_seeded() -> None:
-    orders = make_orders("x", 60, seed=3)
+    orders = make_orders("x", 60, seed=3, webhook=HOOK)
     kinds = [order.kind for order in orders]
     assert len({order.key for order in orders}) == 60
     assert (kinds.count(Kind.POISON), kinds.count(Kind.VENOM), kinds.count(Kind.SLOW)) == (2, 2, 10)
-    assert orders == make_orders("x", 60, seed=3) != make_orders("x", 60, seed=4)
+    again, other = (make_orders("x", 60, seed=seed, webhook=HOOK) for seed in (3, 4))
+    assert orders == again != other
+    assert {order.body.get("webhook", {}).get("url") for order in orders} == {HOOK, None}
     assert {("image_base64" in order.body) for order in orders} == {True, False}
