@@ -8,6 +8,7 @@ process stays small.
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from services.errors import PermanentError
@@ -43,12 +44,16 @@ def store_result(storage: ObjectStore, record: JobRecord, done: Done) -> OutputF
     """
     video = done.video
     key = video_key(record.id, done.sha256, video.format.value)
-    storage.put(key, video.path, MEDIA_TYPES[video.format], download_name=f"{record.id}.{video.format.value}")
+    uploads: list[tuple[str, Path | bytes, str, str]] = [
+        (key, video.path, MEDIA_TYPES[video.format], f"{record.id}.{video.format.value}")
+    ]
     shown = None
     if done.poster is not None:
         data = done.poster.read_bytes()
         shown = poster_key(record.id, hashlib.sha256(data).hexdigest())
-        storage.put(shown, data, "image/jpeg", download_name=f"{record.id}.jpg")
+        uploads.append((shown, data, "image/jpeg", f"{record.id}.jpg"))
+    with ThreadPoolExecutor(len(uploads)) as both:  # each waits for a disk or another host
+        list(both.map(lambda upload: storage.put(*upload), uploads))
     return OutputFacts(
         key=key,
         format=video.format,

@@ -92,7 +92,7 @@ class Attempts(Database):
             lease_s: seconds until the job is given to another worker unless ``heartbeat`` renews the lease.
             model_ids: the bundles that this worker carries; None: any.
         """
-        with self._write() as connection:
+        with self._note() as connection:
             now = self._now(connection)
             due = (
                 sa.select(jobs.c.id)
@@ -141,7 +141,7 @@ class Attempts(Database):
 
         The record does not change, so its revision stays. Raises: LeaseLost.
         """
-        with self._write() as connection:
+        with self._note() as connection:
             now = self._now(connection)
             row = connection.execute(
                 self._guarded(lease, now)
@@ -180,7 +180,7 @@ class Attempts(Database):
             "metrics": None if metrics is None else dict(metrics),
         }
         known = {name: value for name, value in values.items() if value is not None}
-        with self._write() as connection:
+        with self._note() as connection:
             self._change(connection, lease, self._now(connection), known)
 
     def succeed(

@@ -56,12 +56,14 @@ class Database:
         if self.is_sqlite:
             self._engine = _sqlite_engine(self._url, writes=False)
             self._writing_engine = _sqlite_engine(self._url, writes=True)
+            self._noting_engine = _sqlite_engine(self._url, writes=True, synced=False)
         elif self._url.get_backend_name() == "postgresql":
-            self._engine = self._writing_engine = _postgresql_engine(self._url)
+            self._engine = self._writing_engine = self._noting_engine = _postgresql_engine(self._url)
         else:
             raise _refuse_url()
         # SQLite has one writer: the threads of this process queue for it here, processes in _begin_writing.
         self._commits = SharedCommits(self._writing_engine, commit_batch) if self.is_sqlite else None
+        self._notes = SharedCommits(self._noting_engine, commit_batch) if self.is_sqlite else None
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
@@ -74,6 +76,19 @@ class Database:
         """Run one write transaction, durable when the block is left. Raises: TemporaryError("not-ready")."""
         transaction = self._writing_engine.begin() if self._commits is None else self._commits.write()
         with _translated(), transaction as connection:
+            yield connection
+
+    @contextmanager
+    def _note(self) -> Iterator[Connection]:
+        """Run one write transaction that a power cut may undo; everybody sees it at once, nobody waits for the disk.
+
+        For what lives no longer than the processes that it is about: claims, leases, progress, heartbeats. It is on
+        disk with the next commit of ``_write`` at the latest. Raises: TemporaryError("not-ready").
+        """
+        transaction = self._noting_engine.begin() if self._notes is None else self._notes.write()
+        with _translated(), transaction as connection:
+            if not self.is_sqlite:
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
             yield connection
 
     def _now(self, connection: Connection) -> datetime:
@@ -95,6 +110,7 @@ class Database:
         """Close every pooled connection."""
         self._engine.dispose()
         self._writing_engine.dispose()
+        self._noting_engine.dispose()
 
     def migrate(self) -> None:
         """Bring the schema to the newest revision; safe when several processes start at once.
@@ -177,7 +193,7 @@ def _refuse_url() -> PermanentError:
     )
 
 
-def _sqlite_engine(url: sa.URL, *, writes: bool) -> Engine:
+def _sqlite_engine(url: sa.URL, *, writes: bool, synced: bool = True) -> Engine:
     if not url.database or url.database == ":memory:":
         raise PermanentError(
             "settings-invalid",
@@ -199,7 +215,8 @@ def _sqlite_engine(url: sa.URL, *, writes: bool) -> Engine:
     def _configure(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")  # a 202 survives a power cut
+        # A 202 survives a power cut. NORMAL loses the newest commits in one, and damages nothing.
+        cursor.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
         cursor.execute("PRAGMA foreign_keys=ON")
         if writes:
             cursor.execute("PRAGMA busy_timeout=10")  # _begin_writing waits, see there

@@ -29,7 +29,7 @@ class Roster(Database):
     def beat_worker(self, worker: str, facts: dict[str, Any]) -> None:
         """Say that this worker lives, and what it is (JSON-serialisable facts: providers, bundle hashes, pid, …)."""
         insert = sqlite_insert if self.is_sqlite else postgresql_insert
-        with self._write() as connection:
+        with self._note() as connection:
             statement = insert(workers).values(name=worker, beaten_at=self._now(connection), facts=facts)
             connection.execute(
                 statement.on_conflict_do_update(

@@ -1,0 +1,178 @@
+"""What losing nothing costs: jobs a second of our workers against plain Celery that does the same work.
+
+The work is trivial on purpose (a bundle that draws within a millisecond, four frames), so that the queue is what is
+measured. A round: some jobs are handed in at once, timed until the last film is there. Ours: accepted into SQLite and
+synced, claimed, made in the inference child, stored and synced, ended in SQL. Plain: ``bench.plain_celery``. Both stay
+up and take turns, so that other load on the machine hits both.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from bench.plain_celery import BROKER, BUNDLE, FOLDER
+from bench.report import Figure
+from services.jobs.contract import AnimationOptions, InputFacts, make_job_id
+from services.jobs.dispatch import Dispatcher
+from services.jobs.store import JobStore
+from services.launcher import child_environment
+from services.parentage import start_child
+from services.queue import make_celery
+from services.queue_server import plan_queue_server, wait_for_answer
+from services.settings import Settings
+from services.storage import ObjectStore, input_key
+from tests.model.tiny_bundle import build_tiny_bundle
+
+WORKERS = (1, 2, 4)
+ROUNDS = 3
+JOBS = 60
+PATIENCE_S = 300.0
+OPTIONS: dict[str, Any] = {"prompt": "smiling", "frames": 4}
+
+HandIn = Callable[[int], None]
+"""Hands in so many jobs and returns when all of them are done."""
+
+
+def measure_queue_overhead() -> list[Figure]:
+    """Return jobs a second for each number of workers, against plain Celery with as many."""
+    figures = []
+    for workers in WORKERS:
+        with tempfile.TemporaryDirectory(prefix="animato-bench-") as name, ExitStack() as stack:
+            folder = Path(name)
+            bundle = build_tiny_bundle(folder / "bundles" / "tiny")
+            picture = folder / "picture.png"
+            Image.effect_noise((64, 64), 40).convert("RGB").save(picture)
+            ours = stack.enter_context(_our_workers(folder, picture, workers))
+            plain = stack.enter_context(_plain_workers(folder, bundle, picture, workers))
+            rates: dict[HandIn, list[float]] = {ours: [], plain: []}
+            for number in range(ROUNDS + 1):
+                for hand_in, kept in rates.items():
+                    begun_s = time.perf_counter()
+                    hand_in(JOBS if number else 2 * workers)
+                    if number:  # the first round warms up
+                        kept.append(JOBS / (time.perf_counter() - begun_s))
+        name = f"jobs a second with trivial work, {workers} {'worker' if workers == 1 else 'workers'}"
+        rate, baseline = statistics.median(rates[ours]), statistics.median(rates[plain])
+        figures.append(Figure(name, rate, "/s", baseline, "plain Celery", "≥ 0.85"))
+    return figures
+
+
+@contextmanager
+def _our_workers(folder: Path, picture: Path, workers: int) -> Iterator[HandIn]:
+    with _queue_server(folder / "ours") as url:
+        settings = Settings(
+            data_dir=folder / "ours", bundles_dir=folder / "bundles", redis_url=url, threads=1, log_level="warning"
+        )
+        store, storage = JobStore.from_settings(settings), ObjectStore.from_settings(settings)
+        store.migrate()
+        dispatcher = Dispatcher(make_celery(settings))
+        data = picture.read_bytes()
+
+        def accept(_number: int) -> str:
+            job_id = make_job_id()
+            key = input_key(job_id, "0" * 64)
+            storage.put(key, data, "image/png")
+            store.accept(
+                job_id=job_id,
+                owner="bench",
+                options=AnimationOptions(**OPTIONS),
+                input=InputFacts(key=key, width=64, height=64),
+                seed=7,
+                model_id="tiny",
+            )
+            dispatcher.hint(job_id)
+            return job_id
+
+        def hand_in(jobs: int) -> None:
+            before = store.counts()["succeeded"]
+            with ThreadPoolExecutor(16) as clients:
+                list(clients.map(accept, range(jobs)))
+            _wait_until(lambda: store.counts()["succeeded"] - before == jobs, "our jobs succeeded")
+
+        environment = child_environment(settings)
+        with _children([[sys.executable, "-m", "worker.app"]] * workers, environment, folder / "ours.log"):
+            _wait_until(lambda: _warm(store) == workers, "our workers are warm")
+            yield hand_in
+        dispatcher.close()
+        store.close()
+
+
+def _warm(store: JobStore) -> int:
+    return sum(bool(worker.facts.get("models")) for worker in store.live_workers(60.0))
+
+
+@contextmanager
+def _plain_workers(folder: Path, bundle: Path, picture: Path, workers: int) -> Iterator[HandIn]:
+    films = folder / "plain"
+    films.mkdir()
+    with _queue_server(films) as url:
+        environment = dict(os.environ) | {BUNDLE: str(bundle), FOLDER: str(films), BROKER: url}
+        os.environ[BROKER] = url
+        from bench.plain_celery import celery
+
+        celery.conf.update(broker_url=url, result_backend=url)
+
+        def hand_in(jobs: int) -> None:
+            results = [celery.send_task("plain.animate", (make_job_id(), str(picture), OPTIONS)) for _ in range(jobs)]
+            for result in results:
+                result.get(timeout=PATIENCE_S)
+
+        command = [sys.executable, "-m", "celery", "-A", "bench.plain_celery", "worker", "-c", str(workers)]
+        with _children([[*command, "--loglevel", "WARNING"]], environment, folder / "plain.log"):
+            yield hand_in
+        celery.close()
+
+
+@contextmanager
+def _queue_server(folder: Path) -> Iterator[str]:
+    plan = plan_queue_server(folder)
+    with _children([list(plan.command)], dict(os.environ), folder / "queue.log"):
+        wait_for_answer(plan.port, PATIENCE_S)
+        yield plan.url
+
+
+@contextmanager
+def _children(commands: list[list[str]], environment: dict[str, str], log: Path) -> Iterator[None]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    ended = [threading.Event() for _ in commands]
+    with log.open("ab") as output:
+        children = [
+            start_child(
+                command,
+                on_exit=lambda _code, event=event: event.set(),  # type: ignore[misc]
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+            for command, event in zip(commands, ended, strict=True)
+        ]
+    try:
+        yield
+    finally:
+        for child in children:
+            child.terminate()
+        for child, event in zip(children, ended, strict=True):
+            if not event.wait(30.0):
+                child.kill()
+
+
+def _wait_until(done: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not done():
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(f"{what}: not within {PATIENCE_S:.0f} s")
+        time.sleep(0.01)
