@@ -121,7 +121,11 @@ async def create_animation(
     client: Poster,
     idempotency_key: Annotated[
         str | None,
-        Header(alias=IDEMPOTENCY_HEADER, description="Repeats within 24 h with the same body return the first job."),
+        Header(
+            alias=IDEMPOTENCY_HEADER,
+            description="Repeats within 24 h with the same body return the first job.",
+            json_schema_extra={"pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
+        ),
     ] = None,
     prefer: Prefer = None,
 ) -> Response:

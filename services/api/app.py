@@ -20,7 +20,7 @@ from starlette.middleware import Middleware
 
 from services.api import animations, events, faces, health, results, webhooks
 from services.api.auth import make_authenticator
-from services.api.bodies import BodyCap
+from services.api.bodies import BodyCap, BodyRoom
 from services.api.boundary import Boundary
 from services.api.disk_room import DiskRoom
 from services.api.forms import install_description
@@ -48,6 +48,9 @@ from services.tracing import start_tracing, stop_tracing
 from services.webhooks.courier import Courier
 
 START_PATIENCE_S = 30.0
+# How many bodies of the largest size may be in memory at once, of all clients and with one key.
+BODIES_AT_ONCE = 8
+BODIES_OF_ONE = 4
 
 _log = structlog.get_logger(__name__)
 
@@ -92,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             outbound=outbound,
             # The rest of the connections is for short requests; no key may hold more than a quarter.
             looks=Looks(store.revisions, chosen.max_connections * 3 // 4, chosen.max_connections // 4),
+            bodies=BodyRoom(BODIES_AT_ONCE * chosen.max_body_bytes, BODIES_OF_ONE * chosen.max_body_bytes),
             sources=SourceFetcher(outbound, max_bytes=chosen.max_body_bytes, timeout_s=chosen.fetch_timeout_s),
             room=DiskRoom(chosen),
         )

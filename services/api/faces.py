@@ -71,13 +71,14 @@ def look_for_faces(rooms: Resources, submission: Submission) -> list[FaceFacts]:
 )
 async def detect_faces(request: Request, rooms: Rooms, client: Poster) -> Response:
     """Tell which faces are found, which one a job would animate, and why it would be refused. Stores nothing."""
-    body = await read_whole(request)
-    content_type = request.headers.get("Content-Type", "")
-    query, parts = await to_thread.run_sync(_read_query, body, content_type, limiter=rooms.decoders)
-    image = parts.image or b""
-    if parts.image_url is not None:
-        image = await rooms.sources.fetch(client.owner, parts.image_url)
-    found = await to_thread.run_sync(_detect, rooms, query, image, limiter=rooms.decoders)
+    with rooms.bodies.hold(client.owner) as share:
+        body = await read_whole(request, share)
+        content_type = request.headers.get("Content-Type", "")
+        query, parts = await to_thread.run_sync(_read_query, body, content_type, limiter=rooms.decoders)
+        image = parts.image or b""
+        if parts.image_url is not None:
+            image = await rooms.sources.fetch(client.owner, parts.image_url)
+        found = await to_thread.run_sync(_detect, rooms, query, image, limiter=rooms.decoders)
     return JSONResponse(found.model_dump(mode="json"), headers={"Cache-Control": "no-store"})
 
 

@@ -10,6 +10,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import SecurityScopes
 
 from services.api.auth import BEARER, HEADER, Authenticator, Client
+from services.api.bodies import BodyRoom
 from services.api.disk_room import DiskRoom
 from services.api.limits import RATE_HEADERS, PostLimiter, read_address
 from services.api.looks import Looks
@@ -40,6 +41,7 @@ class Resources:
     posts: PostLimiter
     decoders: anyio.CapacityLimiter
     outbound: Outbound
+    bodies: BodyRoom
     sources: SourceFetcher
     looks: Looks
     room: DiskRoom

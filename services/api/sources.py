@@ -12,14 +12,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import anyio
 from anyio import to_thread
 
+from services.api.auth import ANONYMOUS
 from services.api.problems import make_pointer
 from services.errors import RequestError, TemporaryError
 from services.outbound.client import Outbound
 
 FIELD = "image_url"
-MAX_FETCHES = 16
+# Each may hold a picture of the largest size.
+MAX_FETCHES = 8
 # So that the slow servers which one client names leave room for the pictures of all others.
-MAX_FETCHES_OF_ONE = 8
+MAX_FETCHES_OF_ONE = 4
 _ACCEPT = ("image/webp", "image/png", "image/jpeg")
 
 
@@ -30,6 +32,8 @@ class SourceFetcher:
         outbound: the way out.
         max_bytes: largest picture, the same as of one that is sent.
         timeout_s: longest time of one fetch, and longest time of waiting for a free place.
+        places: how many may be fetched at once.
+        places_of_one: how many of them for one owner; without keys everybody is the same owner, and it has all.
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class SourceFetcher:
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._places = anyio.Semaphore(places)
-        self._places_of_one = places_of_one
+        self._number, self._number_of_one = places, places_of_one
         self._owners: dict[str, _OwnerPlaces] = {}
         self._threads = anyio.CapacityLimiter(math.inf)  # the places bound them
 
@@ -85,7 +89,8 @@ class SourceFetcher:
 
     @asynccontextmanager
     async def _own_place(self, owner: str) -> AsyncIterator[None]:
-        own = self._owners.setdefault(owner, _OwnerPlaces(self._places_of_one))
+        number = self._number if owner == ANONYMOUS else self._number_of_one
+        own = self._owners.setdefault(owner, _OwnerPlaces(number))
         own.users += 1
         try:
             async with own.places:
