@@ -25,7 +25,7 @@ class WorkerMetrics:
     """The metrics of one worker, in a registry of their own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series for each that nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each that nobody reads
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.jobs = Counter(

@@ -58,7 +58,7 @@ def trace_attempt(record: JobRecord, worker: str) -> Iterator[Span]:
     Every line that is logged inside names the job.
     """
     parent = record.traceparent
-    job = {"animato.job.id": record.id}
+    job: dict[str, str | int | float | bool] = {"animato.job.id": record.id}
     if record.attempt == 1:
         start_span("wait", parent=parent, attributes=job, since=record.created_at).end()
     attributes = {

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from services.jobs.keys import Scope
 from services.jobs.store import JobStore
@@ -28,6 +29,7 @@ from services.launcher import embedded_service
 from services.settings import Settings
 from tests.collector import Collector, SeenSpan, running_collector
 from tests.pace import FFMPEG_VARIABLE, pace_ffmpeg
+from tests.servers import free_port
 from tests.services.webhooks.conftest import Receiver
 from tests.worker.workplace import descendants, draw_picture, wait_until
 
@@ -37,6 +39,7 @@ CLIENT_TRACE, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b716920333
 TRACEPARENT = f"00-{CLIENT_TRACE}-{CLIENT_SPAN}-01"
 STAGES = ["fetch", "align", "invert", "move", "render", "encode", "store"]
 Canaries = dict[str, str]
+Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def make_canaries() -> Canaries:
@@ -58,10 +61,14 @@ class Run:
     canaries: Canaries
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, Series] = field(default_factory=dict)
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """The events of a log; what is no JSON object (a library that prints) is another test's affair."""
         return [json.loads(line) for line in self.logs[name].splitlines() if line.startswith("{")]
+
+    def metric(self, process: str, name: str, **labels: str) -> float:
+        return self.metrics[process][name, tuple(sorted(labels.items()))]
 
     def about(self, job: str) -> list[dict[str, Any]]:
         """Every line that names this job, of all processes, in the order of time."""
@@ -116,6 +123,7 @@ def run(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         outbound_allow=("127.0.0.1",),
         webhook_delays_s=(0.2,) * 8,
         sweep_s=1.0,
+        worker_metrics_port=free_port(),
     )
     answers = iter([500])
     receiver = Receiver(answer=lambda _: next(answers, 204))
@@ -165,6 +173,15 @@ def live(client: Client, run: Run, settings: Settings) -> None:
     calls = len(run.jobs) + 1  # the first one is refused once
     wait_until(lambda: len(run.receiver.calls) >= calls, "the webhooks are told")
     wait_until(lambda: len(run.collector.named("deliver webhook")) >= calls, "the calls are traced")
+    run.metrics["api"] = read_series(client.ask("/metrics")[2])
+    of_the_worker = urllib.request.urlopen(f"http://127.0.0.1:{settings.worker_metrics_port}/metrics", timeout=300)
+    run.metrics["worker"] = read_series(of_the_worker.read())
+
+
+def read_series(text: bytes) -> Series:
+    families = text_string_to_metric_families(text.decode())
+    samples = [sample for family in families for sample in family.samples]
+    return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}
 
 
 def kill_a_child_under_a_job(client: Client, run: Run, body: dict[str, Any]) -> None:
@@ -305,3 +322,24 @@ def test_health_checks_make_no_traces(run: Run) -> None:
     names = {span.name for span in run.collector.spans if span.kind == "server"}
     assert "POST /v1/animations" in names
     assert not [name for name in names if name.endswith(("/livez", "/readyz", "/metrics"))]
+
+
+# -- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_tell_what_happened(run: Run) -> None:
+    for process in ("api", "worker"):
+        ended = {
+            labels: number for (name, labels), number in run.metrics[process].items() if name == "animation_jobs_total"
+        }
+        told = {tuple(value for _, value in labels): number for labels, number in ended.items() if number}
+        # Code, model, status: three films, one of them the job that kept the worker busy.
+        assert told == {("", "tiny", "succeeded"): 3, ("image-corrupt", "tiny", "failed"): 1}, process
+    assert run.metric("api", "animation_queue_depth") == 0
+    assert run.metric("api", "animation_webhooks_pending") == 0
+    assert run.metric("api", "animation_webhook_tries_total", outcome="retried") == 1
+    assert run.metric("api", "animation_webhook_tries_total", outcome="delivered") == len(run.jobs)
+    assert run.metric("worker", "animation_inference_deaths_total") == 1
+    assert run.metric("worker", "animation_stage_duration_seconds_count", stage="render") == 3
+    assert run.metric("worker", "animation_queue_wait_seconds_count") == 4
+    assert run.metric("worker", "animation_frames_total") >= 4 + 120 + 72
