@@ -28,7 +28,10 @@ def make_delivery_id() -> str:
 
 def name_receiver(url: str) -> str:
     """Return who is called, as ``host:port``: several URLs of one server fail and recover together."""
-    return urlsplit(url).netloc.rpartition("@")[2].lower()[:320]
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2].lower()[:320]
+    except ValueError:  # whatever stands in the row: no URL may keep a job from ending
+        return ""
 
 
 def announce(connection: Connection, job_ids: Collection[str], now: datetime) -> None:

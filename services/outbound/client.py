@@ -42,10 +42,11 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Answered:
-    """How a server took a POST: its status, whatever it was, and how long it took."""
+    """How a server took a POST: its status, whatever it was, how long it took, and the ``Retry-After`` that it gave."""
 
     status: int
     duration_s: float
+    retry_after_s: float | None = None
 
 
 class Outbound:
@@ -121,7 +122,7 @@ class Outbound:
         target = parse_url(url)
         with self._open(target, deadline) as exchange:
             head = exchange.ask("POST", target, [("User-Agent", _AGENT), *headers.items()], body)
-        return Answered(head.status, time.monotonic() - started_s)
+        return Answered(head.status, time.monotonic() - started_s, _read_retry_after(head))
 
     def _follow(self, target: Target, head: Head) -> Target:
         """Return where a redirect leads, judged as far as that needs no look-up."""
@@ -181,6 +182,12 @@ def _read(exchange: Exchange, head: Head, max_bytes: int) -> bytes:
         return exchange.read_body(max_bytes)
     except BodyTooLargeError:
         raise too_large from None
+
+
+def _read_retry_after(head: Head) -> float | None:
+    """Return the seconds of a ``Retry-After``; a date, which few send, says nothing here."""
+    text = head.headers.get("retry-after", "").strip()
+    return float(text) if re.fullmatch("[0-9]{1,6}", text) else None
 
 
 def _media_type(head: Head) -> str:

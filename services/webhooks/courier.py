@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
@@ -41,6 +42,16 @@ class Posts(Protocol):
 
     def post(self, url: str, *, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Answered:
         """Send a body and return how it was answered."""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a try came to: why it is no delivery (None: it is one), the receiver's status, and the pause it asks for."""
+
+    fault: str | None
+    status: int | None = None
+    duration_s: float = 0.0
+    wished_s: float | None = None
 
 
 class Courier:
@@ -171,16 +182,13 @@ class Courier:
             return True  # deleted meanwhile, and its deliveries with it
         live = [made.secret for made in self._store.list_webhook_secrets(delivery.owner)]
         if not live:
-            self._settle(parcel, None, "there is no secret to sign it with: POST /v1/webhooks/secrets makes one", 0.0)
+            self._settle(parcel, _Outcome("there is no secret to sign it with: POST /v1/webhooks/secrets makes one"))
             return True
-        status, reason, duration_s = self._call(delivery, record, live)
-        self._settle(parcel, status, reason, duration_s)
-        return reason is None
+        outcome = self._call(delivery, record, live)
+        self._settle(parcel, outcome)
+        return outcome.fault is None
 
-    def _call(
-        self, delivery: Delivery, record: JobRecord, live_secrets: Sequence[str]
-    ) -> tuple[int | None, str | None, float]:
-        """Return the receiver's status or None, why it is not delivered or None, and how long it took."""
+    def _call(self, delivery: Delivery, record: JobRecord, live_secrets: Sequence[str]) -> _Outcome:
         body = render_event(delivery, self._describe(record))
         headers = sign(delivery.id, body, datetime.now(UTC), live_secrets) | {"Content-Type": "application/json"}
         started_s = time.monotonic()
@@ -191,30 +199,31 @@ class Courier:
                 )
             except RequestError as error:
                 span.fail(error.code)
-                return None, error.message, time.monotonic() - started_s
+                return _Outcome(error.message, duration_s=time.monotonic() - started_s)
             fault = _find_fault(answered.status)
             span.note({"http.response.status_code": answered.status})
             if fault is not None:
                 span.fail(str(answered.status))
-        return answered.status, fault, answered.duration_s
+        return _Outcome(fault, answered.status, answered.duration_s, answered.retry_after_s)
 
-    def _settle(self, parcel: Parcel, status: int | None, reason: str | None, duration_s: float) -> None:
-        delivery = parcel.delivery
-        age_s = (datetime.now(UTC) - delivery.asked_at).total_seconds()
-        delay_s = None if reason is None else choose_delay_s(delivery.tries + 1, status, age_s, self._delays_s)
+    def _settle(self, parcel: Parcel, outcome: _Outcome) -> None:
+        delivery, delay_s = parcel.delivery, None
+        if outcome.fault is not None:
+            age_s = (datetime.now(UTC) - delivery.asked_at).total_seconds()
+            delay_s = choose_delay_s(delivery.tries + 1, outcome.status, age_s, self._delays_s, outcome.wished_s)
         settled = self._store.settle_delivery(
-            parcel, status=status, reason=reason, duration_s=duration_s, delay_s=delay_s
+            parcel, status=outcome.status, reason=outcome.fault, duration_s=outcome.duration_s, delay_s=delay_s
         )
         # The URL stays out of the log: receivers keep secrets in it.
-        write = _log.bind(**_name(delivery), webhook=delivery.event, status=status)
+        write = _log.bind(**_name(delivery), webhook=delivery.event, status=outcome.status)
         if not settled:
             write.warning("webhook_lost", consequence="another courier tells it again, or its job was deleted")
             return
-        if reason is None:
+        if outcome.fault is None:
             write.info("webhook_delivered", tries=delivery.tries + 1)
         else:
-            write.warning("webhook_failed", tries=delivery.tries + 1, reason=reason, next_in_s=delay_s)
-        self._on_try("delivered" if reason is None else "abandoned" if delay_s is None else "retried")
+            write.warning("webhook_failed", tries=delivery.tries + 1, reason=outcome.fault, next_in_s=delay_s)
+        self._on_try("delivered" if outcome.fault is None else "abandoned" if delay_s is None else "retried")
 
 
 def render_event(delivery: Delivery, job: dict[str, Any]) -> str:

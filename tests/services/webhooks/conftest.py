@@ -46,7 +46,7 @@ class Receiver:
     """A web server that keeps every call and answers as ``answer`` says; a status of 0 cuts the connection."""
 
     answer: Callable[[Call], int] = lambda _: 204
-    location: str = ""
+    headers: dict[str, str] = field(default_factory=dict)  # of every answer
     calls: list[Call] = field(default_factory=list)
     taken: list[Call] = field(default_factory=list)  # those that were answered with 2xx
     port: int = 0
@@ -72,8 +72,8 @@ class Receiver:
                     with lock:
                         receiver.taken.append(call)
                 self.send_response(status)
-                if receiver.location:
-                    self.send_header("Location", receiver.location)
+                for name, value in receiver.headers.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 

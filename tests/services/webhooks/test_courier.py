@@ -98,7 +98,7 @@ def test_redirects_are_not_followed(
     store: JobStore, secret: str, end: End, open_receiver: Open, start_courier: Start
 ) -> None:
     other = open_receiver()
-    receiver = open_receiver(answer=lambda _: 307, location=other.url)
+    receiver = open_receiver(answer=lambda _: 307, headers={"Location": other.url})
     start_courier(delays_s=())
     delivery = wait_for_state(store, end(receiver.url), "failed")
     assert [(line.status, line.reason) for line in delivery.log] == [
@@ -106,6 +106,18 @@ def test_redirects_are_not_followed(
     ]
     assert len(receiver.calls) == 1
     assert other.calls == []
+
+
+def test_retry_after_is_heard(
+    store: JobStore, secret: str, end: End, open_receiver: Open, start_courier: Start
+) -> None:
+    receiver = open_receiver(answer=lambda _: 429, headers={"Retry-After": "3600"})
+    record = end(receiver.url)
+    start_courier()
+    wait_for(lambda: delivery_of(store, record).log, "the first try")
+    delivery = delivery_of(store, record)
+    assert delivery.state == "pending"
+    assert (delivery.next_at - delivery.log[0].at).total_seconds() > 3599
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "[::1]", "0.0.0.0", "169.254.169.254"])

@@ -36,21 +36,14 @@ class Api:
             "ANIMATO_BUNDLES_DIR": str(folder / "bundles"),
             "ANIMATO_REDIS_URL": "redis://127.0.0.1:1/0",  # hints are not needed here
             "ANIMATO_AUTH": "off",
+            "ANIMATO_PORT": str(self.port),
             **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
 
     def start(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "uvicorn",
-            "--factory",
-            "services.api.app:create_app",
-            "--port",
-            str(self.port),
-        ]
+        command = [sys.executable, "-m", "services.api.server"]
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=self._environment, stdout=self._log, stderr=self._log, start_new_session=True
         )

@@ -29,6 +29,15 @@ def test_only_gone_ends_it_at_once(status: int | None, ends: bool) -> None:
     assert (choose_delay_s(1, status, 0.0, DELAYS_S) is None) is ends
 
 
+@pytest.mark.parametrize(
+    ("wished_s", "at_least_s", "at_most_s"), [(120, 120, 132), (1, 9, 11), (10**6, 86_400, 95_040)]
+)
+def test_receiver_may_ask_for_more_time(wished_s: float, at_least_s: float, at_most_s: float) -> None:
+    delay_s = choose_delay_s(2, 429, 0.0, DELAYS_S, wished_s)
+    assert delay_s is not None
+    assert at_least_s <= delay_s <= at_most_s
+
+
 def test_what_waited_for_days_behind_others_is_not_tried_again() -> None:
     assert choose_delay_s(1, 500, 86_400.0, DELAYS_S) is not None
     assert choose_delay_s(1, 500, 2 * 86_400.0, DELAYS_S) is None
