@@ -19,18 +19,21 @@ from tests.chaos.ground import GROUNDS, mount_alone
 from tests.chaos.report import sum_up
 from tests.model.tiny_bundle import build_tiny_bundle
 
-# Half of the default lease, so that a run fits into a build; recovery is measured with the defaults by --night.
+# Less than half of the default lease, so that a run fits into a build; recovery is measured with the defaults by --night.
 QUICK = Script(
     jobs=300,
     storm_s=60.0,
     pause_s=3.0,
     outage_s=5.0,
+    calm_outage_s=5.0,
     workers=2,
     night=False,
     seed=1,
     settings={"lease_s": 12.0, "heartbeat_s": 3.0, "sweep_s": 2.0},
 )
-NIGHT = replace(QUICK, jobs=2000, storm_s=480.0, pause_s=8.0, outage_s=15.0, night=True, settings={})
+NIGHT = replace(
+    QUICK, jobs=2000, storm_s=440.0, pause_s=8.0, outage_s=12.0, calm_outage_s=60.0, night=True, settings={}
+)
 
 
 def main() -> int:

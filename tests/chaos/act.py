@@ -36,6 +36,7 @@ class Script:
         storm_s: faults begin for so long.
         pause_s: between two faults of one lane, at most.
         outage_s: length of an outage of one server.
+        calm_outage_s: the queue server's absence before the storm.
         night: also kill the API and stall the database.
         settings: of the service.
     """
@@ -44,6 +45,7 @@ class Script:
     storm_s: float
     pause_s: float
     outage_s: float
+    calm_outage_s: float
     workers: int
     night: bool
     seed: int
@@ -98,7 +100,7 @@ class _Act:
         self._together = together
         self._ground = ground
         self._service = service
-        self._calm_orders = make_calm_orders(ground.name, script.workers, script.outage_s, script.seed)
+        self._calm_orders = make_calm_orders(ground.name, script.workers, script.calm_outage_s, script.seed)
         orders = make_orders(ground.name, script.jobs - len(self._calm_orders), seed=script.seed, webhook=receiver.url)
         # A little faster than the storm lasts, so that a queue stands behind every fault.
         rate = script.jobs / (0.9 * script.storm_s)
@@ -111,7 +113,7 @@ class _Act:
         world = self._world
         self._together.wait()
         world.say("calm: cancels, and POST without its queue server")
-        calm = measure(world, self._calm_orders, self._script.workers)
+        calm = measure(world, self._calm_orders, self._script.workers, self._script.calm_outage_s)
         self._together.wait()
         world.say(f"storm: {self._script.jobs} jobs in {self._script.storm_s:.0f} s")
         world.watcher.start()

@@ -36,12 +36,12 @@ def make_calm_orders(prefix: str, workers: int, outage_s: float, seed: int) -> l
     return [make_order(f"{prefix}-calm-{index:03d}", kind, seed + index) for index, kind in enumerate(kinds)]
 
 
-def measure(world: World, orders: list[Order], workers: int) -> Calm:
+def measure(world: World, orders: list[Order], workers: int, outage_s: float) -> Calm:
     """Measure and return; every order is accepted afterwards."""
     calm = Calm()
     cut = workers + QUEUED_CANCELS
     _measure_cancels(world, calm, orders[:workers], orders[workers:cut])
-    _measure_outage(world, calm, orders[cut:])
+    _measure_outage(world, calm, orders[cut:], outage_s)
     return calm
 
 
@@ -65,9 +65,9 @@ def _cancel(world: World, calm: Calm, taken: Accepted) -> float:
     return time.monotonic() - began_s
 
 
-def _measure_outage(world: World, calm: Calm, orders: list[Order]) -> None:
+def _measure_outage(world: World, calm: Calm, orders: list[Order], outage_s: float) -> None:
     """Post while the queue server is frozen, and see how soon after its return all of that has left the queue."""
-    pid, ends_s = world.ground.queue.pid, time.monotonic() + world.outage_s
+    pid, ends_s = world.ground.queue.pid, time.monotonic() + outage_s
     os.kill(pid, signal.SIGSTOP)
     taken = []
     try:
