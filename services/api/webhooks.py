@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Body, Header, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
 from services.api.jobs import find_job
@@ -94,12 +94,20 @@ class WebhookSecretList(BaseModel):
     data: list[SigningSecret]
 
 
+def _read_whole(given: Any) -> Any:
+    """Read ``3600.0`` as the integer that it is in JSON."""
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
+WholeNumber = Annotated[int, BeforeValidator(_read_whole)]
+
+
 class Rotation(BaseModel):
     """How a new secret takes over from the one before."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    overlap_s: int = Field(
+    overlap_s: WholeNumber = Field(
         DEFAULT_OVERLAP_S, ge=0, le=MAX_OVERLAP_S, description="So long the secret before signs along; 0: it ends now."
     )
 

@@ -1,13 +1,12 @@
 """What schemathesis must be told about this API, and what it checks besides: loaded by ``SCHEMATHESIS_HOOKS``.
 
-Requests stay as they were made up but for this: pictures, their URLs, webhooks and cursors are mostly real, so that
-what lies behind is reached too; nobody waits a minute; and films are short, as a worker draws all that are accepted.
+Bad requests are sent as they were made up. In good ones pictures, URLs, models and cursors are real, which no
+description can make them; nobody waits a minute, and films are short.
 """
 
 from __future__ import annotations
 
 import base64
-import itertools
 import os
 import re
 from datetime import UTC, datetime
@@ -24,28 +23,24 @@ PICTURE = Path(os.environ["CONTRACT_PICTURE"]).read_bytes()
 BASE64 = base64.b64encode(PICTURE).decode()
 CURSOR = make_cursor(datetime.now(UTC), "anm_" + "0" * 32)
 MOST_FRAMES = 6
-# One in so many requests keeps what was made up.
-KEEP_EVERY = 4
 _PROBLEM_MEMBERS = {"type", "title", "status", "detail", "code", "retryable", "hint"}
-_calls = itertools.count(1)
 
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case, **kwargs: Any) -> None:
-    """Put in what a description can't: real pictures, URLs that answer, cursors; keep waits and films short."""
-    made_up = next(_calls) % KEEP_EVERY == 0 and case.meta is not None and not is_valid(case)
+    """Put into good requests what a description can't know: real pictures, URLs that answer, models, cursors."""
     for name in [name for name in case.headers or {} if name.lower() == "prefer"]:
         case.headers[name] = re.sub(r"[0-9]{2,}", "1", str(case.headers[name]))
-    if isinstance((case.query or {}).get("cursor"), str) and not made_up:
-        case.query["cursor"] = CURSOR
+    if not is_valid(case):
+        return
+    replace(case.query, "cursor", CURSOR)
     body = case.body
     if not isinstance(body, dict):
         return
-    replace(body, "image", PICTURE, made_up)
-    replace(body, "image_base64", BASE64, made_up)
-    replace(body, "image_url", URL, made_up)
-    if isinstance(body.get("webhook"), dict):
-        replace(body["webhook"], "url", URL, made_up)
+    for name, real in (("image", PICTURE), ("image_base64", BASE64), ("image_url", URL), ("model", "tiny")):
+        replace(body, name, real)
+    replace(body.get("webhook"), "url", URL)
+    # Short films: a worker draws all that are accepted.
     if isinstance(body.get("frames"), int) and body["frames"] > MOST_FRAMES:
         body["frames"] = MOST_FRAMES
     if isinstance(body.get("duration_s"), int | float) and body["duration_s"] > 0.5:
@@ -57,9 +52,9 @@ def is_valid(case: schemathesis.Case) -> bool:
     return case.meta is not None and case.meta.generation.mode is schemathesis.GenerationMode.POSITIVE
 
 
-def replace(fields: dict[str, Any], name: str, real: object, made_up: bool) -> None:
-    """Put something real in the place of a text that only looks like it; what is no text at all stays wrong."""
-    if isinstance(fields.get(name), str | bytes) and not made_up:
+def replace(fields: Any, name: str, real: object) -> None:
+    """Put something real in the place of a text that only looks like it."""
+    if isinstance(fields, dict) and isinstance(fields.get(name), str | bytes):
         fields[name] = real
 
 
