@@ -185,7 +185,7 @@ def live(client: Client, run: Run, settings: Settings) -> None:
     watch = Client(f"http://127.0.0.1:{settings.worker_metrics_port}", "", canaries)
 
     def scrape() -> bool:
-        """Read both; a job's end is counted a moment after it can be seen, and a call a moment after it was answered."""
+        """Read both; a job is counted a moment after its end can be seen, a call a moment after its answer."""
         run.metrics["api"] = read_series(client.ask("/metrics")[2])
         run.metrics["worker"] = read_series(watch.ask("/metrics")[2])
         delivered = run.metric("api", "animation_webhook_tries_total", outcome="delivered")
