@@ -25,6 +25,7 @@ from services.settings import Settings
 
 CHUNK_BYTES = 256 * 1024
 SYNCS_AT_ONCE = 32
+UPLOADS_AT_ONCE = 4
 JOB_FOLDERS = ("inputs", "results")
 # Tells whose store this is: the name of the database whose jobs it serves.
 DATABASE_KEY = "service/database"
@@ -92,6 +93,7 @@ class ObjectStore:
         self._signing_store = signing_store
         self._rooted: set[str] = set()  # what of the folder's own entries is known to be on disk
         self._syncing = ThreadPoolExecutor(SYNCS_AT_ONCE, "sync")
+        self._uploading = ThreadPoolExecutor(UPLOADS_AT_ONCE, "upload")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -141,6 +143,13 @@ class ObjectStore:
             "Content-Disposition": f'attachment; filename="{name}"',
         }
         _putting(lambda: obstore.put(self._store, path, data, attributes=attributes))
+
+    def put_all(self, objects: Iterable[tuple[str, bytes | Path, str, str]]) -> None:
+        """Store several objects at once, each as ``put`` does: what takes time is waiting for a disk or another host.
+
+        Raises: TemporaryError("storage-failed"); some may be stored then.
+        """
+        list(self._uploading.map(lambda each: self.put(*each), objects))
 
     def _sync(self, key: str) -> None:
         """Force a written file and the directories that name it to disk: a 202 must survive a power cut."""

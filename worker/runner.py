@@ -27,6 +27,7 @@ from services.tracing import Span
 from worker.events import ChildOptions, Died, Done, Failed, FramesDrawn, Order, Preview, Ready, StageStarted
 from worker.inference import InferenceChild, bundle_folders
 from worker.lease import LOADING_PATIENCE_S, LeaseKeeper, StageStalled
+from worker.linger import is_next_due
 from worker.metrics import WorkerMetrics
 from worker.scratch import job_scratch
 from worker.stages import fetch_picture, store_result
@@ -90,6 +91,7 @@ class Runner:
         self._respawn_at_s = 0.0
         self._buried: InferenceChild | None = None
         self.current_job: str | None = None
+        self._ended_s = float("-inf")  # when the last job ended
         self._thread = threading.Thread(target=self._loop, name="runner", daemon=True)
 
     # -- what other threads may call ----------------------------------------------------------------------------------
@@ -149,7 +151,9 @@ class Runner:
                     self._state.wait_for(lambda: self._wanted > self._done or self.stopping, timeout=0.2)
                     wanted = self._wanted
                 if wanted > self._done:
-                    while not self.stopping and self._run_next():
+                    while not self.stopping and (
+                        self._run_next() or is_next_due(self._store, self._ended_s, lambda: self.stopping)
+                    ):
                         pass
                     with self._state:
                         self._done = wanted
@@ -215,6 +219,7 @@ class Runner:
             with self._metrics.in_progress.track_inprogress():
                 self._run(lease, span)
             self.current_job = None
+        self._ended_s = time.monotonic()
         while not self.stopping:
             if self._keep_child():  # a new one is loading after a death; the queue waits with us
                 return True

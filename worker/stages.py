@@ -8,7 +8,6 @@ process stays small.
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from services.errors import PermanentError
@@ -52,8 +51,7 @@ def store_result(storage: ObjectStore, record: JobRecord, done: Done) -> OutputF
         data = done.poster.read_bytes()
         shown = poster_key(record.id, hashlib.sha256(data).hexdigest())
         uploads.append((shown, data, "image/jpeg", f"{record.id}.jpg"))
-    with ThreadPoolExecutor(len(uploads)) as both:  # each waits for a disk or another host
-        list(both.map(lambda upload: storage.put(*upload), uploads))
+    storage.put_all(uploads)
     return OutputFacts(
         key=key,
         format=video.format,

@@ -152,6 +152,14 @@ class Attempts(Database):
                 raise LeaseLost(lease.record.id)
             return bool(row.cancel_requested)
 
+    def is_any_due(self) -> bool:
+        """Return whether a claim would find a job of some model: one row of an index, to be asked every few moments."""
+        with self._read() as connection:
+            due = sa.select(jobs.c.id).where(
+                jobs.c.state == JobState.QUEUED, jobs.c.not_before <= self._now(connection)
+            )
+            return connection.execute(due.limit(1)).first() is not None
+
     def is_cancel_requested(self, job_id: str) -> bool:
         """Return whether the client wants the job to end: one column, to be asked every second."""
         with self._read() as connection:

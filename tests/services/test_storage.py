@@ -142,7 +142,12 @@ def test_folder_write_is_synced_before_put_returns(
     key = input_key("anm_1", SHA)
     folder_store.put(key, b"x", "image/png")
     objects = tmp_path / "objects"
-    assert synced == [str(path) for path in (objects / key, objects / "inputs/anm_1", objects / "inputs", objects)]
+    assert set(synced) == {str(path) for path in (objects / key, objects / "inputs/anm_1", objects / "inputs", objects)}
+    synced.clear()
+    keys = [video_key("anm_1", SHA, "mp4"), poster_key("anm_1", SHA)]
+    folder_store.put_all([(key, b"x", "video/mp4", "film.mp4") for key in keys])
+    assert {str(objects / key) for key in keys} <= set(synced)
+    assert {folder_store.get(key) for key in keys} == {b"x"}
 
 
 def test_folder_gives_no_urls(folder_store: ObjectStore) -> None:
