@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 
 import services.api.waiting as waiting_room
 from services.api.resources import Resources
+from services.errors import TemporaryError
 from services.jobs.contract import Stage
 from services.settings import Settings
 from services.storage import input_key
@@ -296,6 +297,24 @@ def test_delete(client: TestClient, rooms: Resources, photo: bytes, settings: Se
     assert stored_files(settings) == []
     expect_problem(client.get(url), 404, "not-found")
     expect_problem(client.delete(url), 404, "not-found")
+    assert rooms.store.buried() == [], "nothing is left for the sweepers"
+
+
+def test_delete_while_the_store_is_away(
+    client: TestClient, rooms: Resources, photo: bytes, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is gone at once; its tombstone sees to it that its bytes follow."""
+    url = post_photo(client, photo).headers["Location"]
+    job_id = finish(rooms, claim(rooms)).key.split("/")[1]
+
+    def be_away(*_: object) -> None:
+        raise TemporaryError("storage-failed", "The object store does not answer.")
+
+    monkeypatch.setattr(rooms.storage, "delete", be_away)
+    assert client.delete(url).status_code == 204
+    expect_problem(client.get(url), 404, "not-found")
+    assert len(stored_files(settings)) == 3
+    assert rooms.store.buried() == [job_id]
 
 
 class Waiting:
