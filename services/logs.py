@@ -35,6 +35,8 @@ _SECRET_TEXTS = (
     (re.compile(r"(?i)((?:x-amz|x-goog)-[a-z-]+|sig|signature|token)=[^&\s\"']+"), r"\1=" + WITHHELD),
     (re.compile(r"(?i)\b(bearer|basic)\s+[a-z0-9._~+/=-]{8,}"), r"\1 " + WITHHELD),
     (re.compile(r"\b(ank_[0-9a-f]{16})_[A-Za-z0-9_-]+"), r"\1_" + WITHHELD),  # of an API key its id may be told
+    (re.compile(r"(?i)(https?://[^\s?#\"'<>]*)[?#][^\s\"'<>]*"), r"\1?" + WITHHELD),  # where URLs keep their secrets
+    (re.compile(r"whsec_[A-Za-z0-9+/=_-]+"), WITHHELD),
     (re.compile(r"data:[a-z]+/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]+"), WITHHELD),
 )
 # Whose exceptions speak of servers, files and memory, never of what a client wrote. The engines hide SQL parameters.

@@ -58,8 +58,10 @@ def test_private_fields_and_texts_are_withheld(lines: Any) -> None:
     log.info(f"d postgresql://animato:{CANARY}@h/d", header=f"Bearer {CANARY}abcdef")
     logging.getLogger("kombu").warning("no connection to redis://:%s@h:1/0", CANARY)
     logging.getLogger("y").warning("data:image/png;base64,%s", CANARY)
+    log.info("e", asked=f"GET https://h/v?sig={CANARY} and HTTP://h:1/hook#{CANARY}", signed_with=f"whsec_{CANARY}+/=")
     assert CANARY not in _text(lines)
-    assert len(lines()) == 6
+    assert len(lines()) == 7
+    assert "GET https://h/v?[withheld] and HTTP://h:1/hook?[withheld]" in _text(lines), "the rest of a URL may be told"
 
 
 def test_exceptions_tell_where_and_what_but_quote_no_request(lines: Any) -> None:
