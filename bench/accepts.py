@@ -50,13 +50,13 @@ class Round:
 def measure_accepts(settings: Settings, sample: Path) -> list[Figure]:
     """Return the accept figures: with and without shared commits, for a made-up face and for a picture."""
     figures = [_measure_sync(Path(tempfile.gettempdir()))]
-    small = _shrink(sample, PICTURE_PX)
-    for what, body in (("a made-up face", _made_up_body()), (f"a picture of {PICTURE_PX} px", _picture_body(small))):
-        with _api(settings, commit_batch=64) as shared, _api(settings, commit_batch=1) as alone:
-            rounds: dict[_Api, list[Round]] = {shared: [], alone: []}
+    small = shrink(sample, PICTURE_PX)
+    for what, body in (("a made-up face", _made_up_body()), (f"a picture of {PICTURE_PX} px", picture_body(small))):
+        with running_api(settings, commit_batch=64) as shared, running_api(settings, commit_batch=1) as alone:
+            rounds: dict[Api, list[Round]] = {shared: [], alone: []}
             for number in range(ROUNDS + 1):
                 for api, kept in rounds.items():
-                    took = _post(api, body, ROUND_S)
+                    took = post(api, body, ROUND_S)
                     if number:  # the first one warms up
                         kept.append(took)
             figures += _describe(what, rounds[shared], rounds[alone])
@@ -87,13 +87,15 @@ def _describe(what: str, shared: list[Round], alone: list[Round]) -> list[Figure
 
 
 @dataclass(frozen=True)
-class _Api:
+class Api:
+    """A running API."""
+
     port: int
     pid: int
 
 
 @contextmanager
-def _api(settings: Settings, **changes: object) -> Iterator[_Api]:
+def running_api(settings: Settings, **changes: object) -> Iterator[Api]:
     """Run an API with a folder and a queue server of its own, and no worker."""
     with tempfile.TemporaryDirectory(prefix="animato-bench-") as name:
         folder = Path(name)
@@ -124,7 +126,7 @@ def _api(settings: Settings, **changes: object) -> Iterator[_Api]:
             )
             try:
                 _wait_alive(own.port, ended, folder / "log")
-                yield _Api(own.port, api.pid)
+                yield Api(own.port, api.pid)
             finally:
                 api.terminate()
                 ended.wait(20.0)
@@ -147,7 +149,7 @@ def _wait_alive(port: int, ended: threading.Event, log: Path) -> None:
     raise RuntimeError(f"the API did not start: {log.read_text(errors='replace')[-2000:]}")
 
 
-def _post(api: _Api, body: tuple[bytes, bytes], seconds: float) -> Round:
+def post(api: Api, body: tuple[bytes, bytes], seconds: float) -> Round:
     """Let the clients post for some seconds. Raises: RuntimeError when anything but 202 comes back."""
     content_type, content = body
     head = (
@@ -191,7 +193,8 @@ def _made_up_body() -> tuple[bytes, bytes]:
     return b"application/json", json.dumps({"prompt": "smiling", "source": "sampled", "seed": 7}).encode()
 
 
-def _picture_body(picture: bytes) -> tuple[bytes, bytes]:
+def picture_body(picture: bytes) -> tuple[bytes, bytes]:
+    """Return content type and body of a post with this picture."""
     parts = [
         b'Content-Disposition: form-data; name="prompt"\r\n\r\nsmiling',
         b'Content-Disposition: form-data; name="image"; filename="face.png"\r\nContent-Type: image/png\r\n\r\n'
@@ -201,7 +204,8 @@ def _picture_body(picture: bytes) -> tuple[bytes, bytes]:
     return b"multipart/form-data; boundary=" + _BOUNDARY, content + b"--" + _BOUNDARY + b"--\r\n"
 
 
-def _shrink(sample: Path, edge_px: int) -> bytes:
+def shrink(sample: Path, edge_px: int) -> bytes:
+    """Return a picture as a small PNG."""
     buffer = io.BytesIO()
     with Image.open(sample) as picture:
         picture.resize((edge_px, edge_px)).save(buffer, "PNG")

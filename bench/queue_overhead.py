@@ -55,7 +55,7 @@ def measure_queue_overhead() -> list[Figure]:
             bundle = build_tiny_bundle(folder / "bundles" / "tiny")
             picture = folder / "picture.png"
             Image.effect_noise((64, 64), 40).convert("RGB").save(picture)
-            ours = stack.enter_context(_our_workers(folder, picture, workers))
+            ours = stack.enter_context(our_workers(folder, picture, workers))
             plain = stack.enter_context(_plain_workers(folder, bundle, picture, workers))
             rates: dict[HandIn, list[float]] = {ours: [], plain: []}
             for number in range(ROUNDS + 1):
@@ -71,7 +71,8 @@ def measure_queue_overhead() -> list[Figure]:
 
 
 @contextmanager
-def _our_workers(folder: Path, picture: Path, workers: int) -> Iterator[HandIn]:
+def our_workers(folder: Path, picture: Path, workers: int) -> Iterator[HandIn]:
+    """Run workers on ``folder / "bundles"`` and yield what gives them jobs."""
     with _queue_server(folder / "ours") as url:
         settings = Settings(
             data_dir=folder / "ours", bundles_dir=folder / "bundles", redis_url=url, threads=1, log_level="warning"

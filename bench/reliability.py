@@ -49,7 +49,21 @@ def _accepts() -> list[Figure]:
     return measure_accepts(settings, find_sample(settings.samples_dir))
 
 
-_PARTS: dict[str, Callable[[], list[Figure]]] = {"accepts": _accepts}
+def _queue() -> list[Figure]:
+    from bench.queue_overhead import measure_queue_overhead
+
+    return measure_queue_overhead()
+
+
+def _memory() -> list[Figure]:
+    from bench.endurance import measure_endurance
+    from cli.demo import find_sample
+
+    settings = load_settings()
+    return measure_endurance(settings, find_sample(settings.samples_dir), jobs=10_000)
+
+
+_PARTS: dict[str, Callable[[], list[Figure]]] = {"accepts": _accepts, "queue": _queue, "memory": _memory}
 
 
 if __name__ == "__main__":
