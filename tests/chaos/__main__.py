@@ -19,7 +19,7 @@ from tests.chaos.ground import GROUNDS, mount_alone
 from tests.chaos.report import sum_up
 from tests.model.tiny_bundle import build_tiny_bundle
 
-# Less than half of the default lease, so that a run fits into a build; recovery is measured with the defaults by --night.
+# Less than half of the default lease, so that a run fits into a build; --night measures recovery with the defaults.
 QUICK = Script(
     jobs=300,
     storm_s=60.0,

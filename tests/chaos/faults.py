@@ -108,7 +108,9 @@ def freeze_worker(world: World) -> None:
     if worker is None or hit is None:
         return
     settings = world.ground.settings
-    ends_s = time.monotonic() + 2 * settings.lease_s + 4 * settings.sweep_s
+    # Longer where it is known which job another worker is to take.
+    leases = 2 if hit.attempts else 1
+    ends_s = time.monotonic() + leases * settings.lease_s + 2 * settings.sweep_s
     while time.monotonic() < ends_s and not hit.recovered_s:
         time.sleep(0.1)
     worker.send(signal.SIGCONT)
@@ -140,6 +142,12 @@ def kill_api(world: World) -> None:
     world.count("API killed")
 
 
+def _victims(workers: list[Member], running: dict[str, int], deadly: set[str]) -> dict[str, int]:
+    """Return the innocent jobs that these stopped workers have in hand, and their attempts."""
+    held = {worker.in_hand() for worker in workers} - deadly
+    return {job_id: attempt for job_id, attempt in running.items() if job_id in held}
+
+
 def _kill_inference_child(worker: Member) -> None:
     child = worker.inference_child()
     if child is not None:
@@ -161,9 +169,10 @@ def _shoot(world: World, kind: str, workers: list[Member], shot: Callable[[Membe
             attempt >= SPARED_FROM_ATTEMPT for job_id, attempt in running.items() if job_id not in deadly
         )
         if not spared:
+            victims = _victims(workers, running or {}, deadly)
             for worker in workers:
                 shot(worker)
-            world.watcher.note(kind, running or {}, but=deadly)
+            world.watcher.note(kind, victims)
             world.count(kind)
         for worker in workers:
             worker.send(signal.SIGCONT)
@@ -188,7 +197,7 @@ def _hold(world: World, worker: Member) -> Hit | None:
         spared = any(attempt >= SPARED_FROM_ATTEMPT for job_id, attempt in running.items() if job_id not in deadly)
         if running and not spared and (world.submitter.post_next(3.0) is not None or not world.submitter.left):
             world.count("worker frozen past its lease")
-            return world.watcher.note("worker frozen past its lease", running, but=deadly)
+            return world.watcher.note("worker frozen past its lease", _victims([worker], running, deadly))
         worker.send(signal.SIGCONT)
         time.sleep(0.3)
     world.say("passed over: freezing a worker")

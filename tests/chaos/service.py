@@ -6,6 +6,7 @@ What an orchestrator does, does the keeper here: what has ended is started again
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ class Member:
     log: Path
     inherited: tuple[int, ...] = ()
     starts: int = 0
+    log_begins: int = 0  # where the words of the running process begin
     exit_codes: list[int] = field(default_factory=list)
     resting: threading.Event = field(default_factory=threading.Event)  # set: not to be started again
     _process: subprocess.Popen[bytes] | None = None
@@ -55,6 +57,7 @@ class Member:
     def start(self) -> None:
         """Start the process; it ends with ours."""
         with self._lock, self.log.open("ab") as output:
+            self.log_begins = output.tell()
             self._process = start_child(
                 wrap_command(self.command),
                 stdin=subprocess.DEVNULL,
@@ -106,6 +109,12 @@ class Member:
         """Tell whether a worker is in the middle of a film: something runs beside its inference child."""
         return len(self.below()) > 1
 
+    def in_hand(self) -> str | None:
+        """Return the job that a worker said it began and did not say it left."""
+        with self.log.open("rb") as log:
+            log.seek(self.log_begins)
+            return last_begun(log.read().decode(errors="replace").splitlines())
+
     def revive(self) -> None:
         """Start again what has ended."""
         process = self._process
@@ -115,6 +124,16 @@ class Member:
         time.sleep(RESTART_PAUSE_S)
         if not self.resting.is_set():
             self.start()
+
+
+def last_begun(lines: Sequence[str]) -> str | None:
+    """Return the job that these log lines leave unfinished."""
+    for line in reversed(lines):
+        if '"job_left"' in line:
+            return None
+        if '"job_started"' in line:
+            return str(json.loads(line)["job_id"])
+    return None
 
 
 class Service:

@@ -12,6 +12,7 @@ from tests.chaos.audit import Verdict, count_successes, judge
 from tests.chaos.client import Accepted, Ledger
 from tests.chaos.orders import Kind, Order, make_orders
 from tests.chaos.receiver import Receiver
+from tests.chaos.service import last_begun
 from tests.chaos.watch import Watcher, percentile
 
 FILM = b"a film"
@@ -150,14 +151,22 @@ def test_the_receiver_fails_once_for_some_events_and_keeps_the_others() -> None:
 
 def test_recovery_is_the_time_from_a_hit_to_a_later_attempt() -> None:
     watcher = Watcher(None)  # type: ignore[arg-type]  # it is never started
-    watcher.note("kill", {"a": 1, "b": 1, "c": 2, "d": 1}, but={"d"})
-    later = {name: make_job(name, attempt=attempt) for name, attempt in (("a", 2), ("b", 1), ("d", 3))}
+    watcher.note("kill", {"a": 1, "b": 1, "c": 2})
+    later = {name: make_job(name, attempt=attempt) for name, attempt in (("a", 2), ("b", 1))}
     for job in later.values():
         job["completed_at"] = "2100-01-01T00:00:00Z"
     watcher.settle(later)
     found = watcher.recoveries()["kill"]
-    assert len(found) == 1, "b was spared, c has not ended, d crashes by itself"
+    assert len(found) == 1, "b was spared, c has not ended"
     assert found[0] > 0
+
+
+def test_the_job_in_hand_is_the_one_begun_and_not_left() -> None:
+    begun, left = (json.dumps({"event": event, "job_id": "a"}) for event in ("job_started", "job_left"))
+    other = begun.replace('"a"', '"b"')
+    assert [last_begun(lines) for lines in ([], [begun], [begun, left], [begun, left, "words", other])] == [
+        *(None, "a", None, "b")
+    ]
 
 
 def test_percentiles_are_values_that_were_measured() -> None:

@@ -17,12 +17,12 @@ POLL_S = 0.2
 
 @dataclass
 class Hit:
-    """A fault that took the ground from under some running jobs.
+    """A fault that took the ground from under running jobs.
 
     Args:
         kind: of the fault.
         at_s: ``time.time()`` of the fault.
-        attempts: the jobs that ran just then, and their attempts. Which of them were hit shows later: they run again.
+        attempts: the jobs that it hit, and the attempts in which they were.
     """
 
     kind: str
@@ -59,13 +59,9 @@ class Watcher:
         self._closing.set()
         self._thread.join()
 
-    def note(self, kind: str, running: Mapping[str, int], but: Collection[str] = ()) -> Hit:
-        """Remember a fault that has just happened and what ran then; returns it, to be looked at.
-
-        Args:
-            but: jobs that would crash without it too.
-        """
-        hit = Hit(kind, time.time(), {job_id: attempt for job_id, attempt in running.items() if job_id not in but})
+    def note(self, kind: str, victims: Mapping[str, int]) -> Hit:
+        """Remember a fault that has just happened and the jobs that it hit; returns it, to be looked at."""
+        hit = Hit(kind, time.time(), dict(victims))
         with self._lock:
             self._hits.append(hit)
         return hit
