@@ -30,7 +30,7 @@ from services.webhooks.schedule import choose_delay_s
 from services.webhooks.signing import sign
 
 POLL_S = 1.0
-_PAUSE_WITHOUT_DATABASE_S = 5.0
+PAUSE_AFTER_TROUBLE_S = 5.0
 # A lease outlasts a call by far, so that only the dead lose one; and it is how long a killed courier's calls wait.
 _LEASE_IN_TIMEOUTS = 3
 
@@ -135,7 +135,11 @@ class Courier:
                     continue
             except AnimatoError as error:
                 _log.warning("webhooks_wait", code=error.code, reason=error.message)
-                pause_s = _PAUSE_WITHOUT_DATABASE_S
+                pause_s = PAUSE_AFTER_TROUBLE_S
+            # Whatever it was, a courier that goes home in silence would be worse.
+            except Exception:  # noqa: BLE001
+                _log.exception("courier_stumbled")
+                pause_s = PAUSE_AFTER_TROUBLE_S
             self._wake.wait(pause_s)  # a call that ends makes room for the next one
 
     def _begin_due(self) -> int:
@@ -152,7 +156,11 @@ class Courier:
             self._receivers.begin(parcel.delivery.address)
             thread = threading.Thread(target=self._deliver, args=(parcel,), name="webhook", daemon=True)
             self._under_way.add(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads to be had; the lease lapses, and the event is told later
+                self._leave(parcel, thread, well=True)
+                raise
         return len(parcels)
 
     def _deliver(self, parcel: Parcel) -> None:
@@ -167,9 +175,13 @@ class Courier:
         except Exception:  # noqa: BLE001
             _log.exception("webhook_broken", **_name(parcel.delivery))
         finally:
-            self._receivers.end(parcel.delivery.address, answered=well)
-            self._under_way.discard(threading.current_thread())
+            self._leave(parcel, threading.current_thread(), well=well)
             self._wake.set()
+
+    def _leave(self, parcel: Parcel, thread: threading.Thread, *, well: bool) -> None:
+        """Make room for another call."""
+        self._receivers.end(parcel.delivery.address, answered=well)
+        self._under_way.discard(thread)
 
     def _try(self, parcel: Parcel) -> bool:
         """Call the receiver and write down what came of it; returns whether the receiver is well, as far as we know.

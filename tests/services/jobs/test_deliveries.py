@@ -101,6 +101,12 @@ def test_only_wanted_events_are_told(store: JobStore, accept: Accept) -> None:
     assert [delivery.job_id for delivery in deliveries] == [wanted.id]
 
 
+@pytest.mark.parametrize("url", ["https://[::1", "https://rece\u2100iver.example/", "", "https://" + "a" * 2000])
+def test_no_url_keeps_a_job_from_ending(store: JobStore, accept: Accept, url: str) -> None:
+    record = end(store, accept, url)
+    assert [delivery.url for delivery in store.list_deliveries(None, job_id=record.id)[0]] == [url]
+
+
 def test_a_job_takes_its_deliveries_along(store: JobStore, accept: Accept) -> None:
     gone, stays = end(store, accept), end(store, accept)
     for parcel in take(store):

@@ -6,14 +6,18 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from services.api.schemas import describe_job
 from services.api.webhooks import WebhookMessage
+from services.errors import TemporaryError
+from services.jobs.deliveries import Parcel
 from services.jobs.store import JobStore
 from services.outbound.client import Answered, Outbound
+from services.webhooks import courier as courier_room
 from services.webhooks.courier import Courier
 from services.webhooks.receivers import PATIENCE
 from services.webhooks.signing import make_secret
@@ -266,6 +270,60 @@ def test_deleted_job_is_told_no_more(
     go_on.set()
     wait_for_state(store, end(receiver.url), "delivered")
     assert [call.event["data"]["id"] for call in receiver.calls].count(gone.id) == 1
+
+
+@pytest.mark.parametrize("trouble", [TemporaryError("not-ready", "The database is away."), ValueError("a bug")])
+def test_courier_gets_up_again(
+    trouble: Exception,
+    store: JobStore,
+    secret: str,
+    end: End,
+    open_receiver: Open,
+    start_courier: Start,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    troubles = [trouble] * 3
+    claim = store.claim_deliveries
+
+    def stumble(*arguments: Any, **choice: Any) -> list[Parcel]:
+        if troubles:
+            raise troubles.pop()
+        return claim(*arguments, **choice)
+
+    monkeypatch.setattr(store, "claim_deliveries", stumble)
+    monkeypatch.setattr(courier_room, "PAUSE_AFTER_TROUBLE_S", 0.01)
+    receiver = open_receiver()
+    start_courier()
+    wait_for_state(store, end(receiver.url), "delivered")
+    assert troubles == []
+
+
+def test_without_threads_events_wait(
+    store: JobStore,
+    secret: str,
+    end: End,
+    open_receiver: Open,
+    start_courier: Start,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "webhook" and len(refused) < 3:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(courier_room, "PAUSE_AFTER_TROUBLE_S", 0.01)
+    receiver = open_receiver()
+    records = [end(receiver.url) for _ in range(5)]
+    start_courier(timeout_s=1.0)  # leases of three seconds
+    for record in records:
+        wait_for_state(store, record, "delivered")
+    assert len(refused) == 3
+    assert len(receiver.calls) == 5
 
 
 def test_closed_courier_finishes_what_it_has_in_hand(
