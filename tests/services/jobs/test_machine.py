@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, settings, strategies
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from services.errors import JobCanceled, RequestError
 from services.jobs.contract import (
@@ -22,11 +22,14 @@ from services.jobs.contract import (
     Lease,
     OutputFacts,
     VideoFormat,
+    WebhookOptions,
 )
 from services.jobs.store import JobStore, LeaseLost
+from services.jobs.tables import metadata, webhook_deliveries
 from tests.services.jobs.conftest import Clock
 
 LEASE_S = 30
+WEBHOOK = WebhookOptions(url="https://example.com/hook")
 REASON = JobError(code="internal", message="It failed.")
 OUTPUT = OutputFacts(key="k", format=VideoFormat.GIF, width=1, height=1, fps=1, frames=1, bytes=1, sha256="s")
 ALLOWED = {
@@ -50,29 +53,38 @@ class Held:
 class Histories(RuleBasedStateMachine):
     """After every step: legal transitions only, terminal records frozen, at most one living lease a job."""
 
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+
     @initialize()
     def begin(self) -> None:
-        self.folder = tempfile.TemporaryDirectory()
         self.clock = Clock()
-        self.store = JobStore(
-            f"sqlite:///{Path(self.folder.name) / 'jobs.sqlite3'}", max_crashes=2, max_retries=1, clock=self.clock
-        )
-        self.store.migrate()
+        self.store = JobStore(self.url, max_crashes=2, max_retries=1, clock=self.clock)
+        with self.store._write() as connection:
+            for table in metadata.sorted_tables:
+                connection.execute(sa.delete(table))
         self.known: dict[str, JobRecord] = {}
         self.held: list[Held] = []
         self.passed_s = 0.0
+        self.accepted = 0
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
             self.store.close()
-            self.folder.cleanup()
 
-    @rule(deadline_s=strategies.sampled_from([None, 20, 60]), priority=strategies.integers(-1, 1))
-    def accept(self, deadline_s: int | None, priority: int) -> None:
+    @rule(
+        deadline_s=strategies.sampled_from([None, 20, 60]),
+        priority=strategies.integers(-1, 1),
+        owner=strategies.sampled_from(["me", "you", "they"]),
+        told=strategies.booleans(),
+    )
+    def accept(self, deadline_s: int | None, priority: int, owner: str, told: bool) -> None:
+        self.accepted += 1
         record, created = self.store.accept(
-            job_id=f"anm_{len(self.known):032x}",  # replays must be alike
-            owner="me",
-            options=AnimationOptions(prompt="smiling", deadline_s=deadline_s),
+            job_id=f"anm_{self.accepted:032x}",  # replays must be alike
+            owner=owner,
+            options=AnimationOptions(prompt="smiling", deadline_s=deadline_s, webhook=WEBHOOK if told else None),
             input=InputFacts(),
             seed=1,
             model_id="human",
@@ -89,8 +101,9 @@ class Histories(RuleBasedStateMachine):
         assert self.known[lease.record.id].state is JobState.QUEUED
         self.held.append(Held(lease, self.passed_s + LEASE_S))
 
-    @rule(seconds=strategies.sampled_from([1, 9, 15, 31]))
+    @rule(seconds=strategies.sampled_from([1, 9, 15, 31, -20]))
     def wait(self, seconds: int) -> None:
+        """Let time pass; a host's clock is set back now and then."""
         self.clock.advance(seconds)
         self.passed_s += seconds
 
@@ -134,10 +147,22 @@ class Histories(RuleBasedStateMachine):
         job_id = list(self.known)[pick % len(self.known)]
         if self.known[job_id].state in TERMINAL_STATES:
             with pytest.raises(RequestError):
-                self.store.request_cancel(job_id, "me")
+                self.store.request_cancel(job_id, self.known[job_id].owner)
             return
-        after = self.store.request_cancel(job_id, "me")
+        after = self.store.request_cancel(job_id, self.known[job_id].owner)
         assert after.cancel_requested or after.state is JobState.CANCELED
+
+    @rule(pick=PICK)
+    def delete(self, pick: int) -> None:
+        if not self.known:
+            return
+        job_id = list(self.known)[pick % len(self.known)]
+        if self.known[job_id].state in TERMINAL_STATES:
+            self.store.delete(job_id, self.known.pop(job_id).owner)
+            assert self.store.get(job_id) is None
+        else:
+            with pytest.raises(RequestError):
+                self.store.delete(job_id, self.known[job_id].owner)
 
     @rule()
     def sweep(self) -> None:
@@ -145,6 +170,8 @@ class Histories(RuleBasedStateMachine):
         for job_id in report.requeued + report.failed:
             assert self.known[job_id].state is JobState.RUNNING
             assert all(h.over or h.until_s <= self.passed_s for h in self.held if h.lease.record.id == job_id)
+        for held in self.held:  # also for a worker whose clock is set back afterwards
+            held.over |= held.lease.record.id in report.requeued + report.failed + report.canceled
 
     @invariant()
     def nothing_impossible_happened(self) -> None:
@@ -161,7 +188,20 @@ class Histories(RuleBasedStateMachine):
             assert (after.completed_at is not None) == after.terminal
             assert (after.error is not None) == (after.state in {JobState.FAILED, JobState.EXPIRED})
             self.known[job_id] = after
-        assert sum(self.store.counts().values()) == len(self.known)
+        assert sum(self.store.counts().values()) == len(self.known), "a deleted job is counted, or one is lost"
+        self._check_ends_are_told_once()
+        self._check_places()
+
+    def _check_ends_are_told_once(self) -> None:
+        with self.store._read() as connection:
+            told = list(connection.execute(sa.select(webhook_deliveries.c.job_id)).scalars())
+        ended = {job_id for job_id, job in self.known.items() if job.terminal and job.options.webhook is not None}
+        assert Counter(told) == Counter(dict.fromkeys(ended, 1))
+
+    def _check_places(self) -> None:
+        queued = [job_id for job_id, job in self.known.items() if job.state is JobState.QUEUED]
+        places = sorted(self.store.queue_position(job_id) or 0 for job_id in queued)
+        assert places == list(range(1, len(queued) + 1))
 
     def _pick(self, pick: int) -> Held | None:
         return self.held[pick % len(self.held)] if self.held else None
@@ -183,7 +223,7 @@ class Histories(RuleBasedStateMachine):
         return any(other is not held and other.lease.record.id == held.lease.record.id for other in self.held)
 
 
-TestHistories = pytest.mark.timeout(2000)(Histories.TestCase)
-TestHistories.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
+@pytest.mark.timeout(2000)
+def test_histories(migrated_url: str) -> None:
+    few = settings(max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(lambda: Histories(migrated_url), settings=few)
