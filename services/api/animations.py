@@ -156,9 +156,11 @@ async def _accept(request: Request, rooms: Resources, owner: str, key: str | Non
 async def _accept_body(request: Request, rooms: Resources, owner: str, key: str | None, body: bytes) -> Accepted:
     content_type = request.headers.get("Content-Type", "")
     # A hop to a thread costs more than most checks: one where a picture is decoded, one to wait for the disk.
-    submission, faces = _check_small(body, content_type), list[FaceFacts]()
-    if submission is None:
+    small = _check_small(body, content_type)
+    if small is None:
         submission, faces = await to_thread.run_sync(_check, rooms, body, content_type, limiter=rooms.decoders)
+    else:
+        submission, faces = small, []
     if submission.options.webhook is not None:
         await run_in_threadpool(prepare_webhook, rooms, owner, submission.options.webhook)
     if submission.image_url is not None:

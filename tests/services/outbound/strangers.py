@@ -39,11 +39,13 @@ class Stranger:
         self.answers[path] = lambda _: pieces
 
     def drips(self, path: str, head: bytes, drop: bytes = b"x") -> None:
-        """Send a head and then a drop again and again, always before anybody's patience with one read ends."""
+        """Send a head and then drop by drop for half a minute, always before anybody's patience with one read ends."""
 
         def drip(_: bytes) -> Iterator[bytes]:
             yield head
-            while not self.closing.wait(0.05):
+            for _ in range(600):
+                if self.closing.wait(0.05):
+                    return
                 yield drop
 
         self.answers[path] = drip
