@@ -323,7 +323,7 @@ def test_without_threads_events_wait(
     for record in records:
         wait_for_state(store, record, "delivered")
     assert len(refused) == 3
-    assert len(receiver.calls) == 5
+    assert len({call.id for call in receiver.taken}) == 5
 
 
 def test_closed_courier_finishes_what_it_has_in_hand(

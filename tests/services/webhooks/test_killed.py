@@ -71,7 +71,7 @@ class Api:
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
     write_model(tmp_path / "bundles")
-    api = Api(tmp_path, ANIMATO_OUTBOUND_ALLOW="127.0.0.1", ANIMATO_WEBHOOK_TIMEOUT_S="1")
+    api = Api(tmp_path, ANIMATO_OUTBOUND_ALLOW="127.0.0.1", ANIMATO_WEBHOOK_TIMEOUT_S="2")
     yield api
     api.close()
 
@@ -110,5 +110,5 @@ def test_killed_amid_a_call(api: Api, open_receiver: Callable[..., Receiver]) ->
 
     asked = api.http.post(f"/v1/webhooks/deliveries/{delivery()['id']}/redeliver")
     assert asked.status_code == 202
-    wait_for(lambda: len(receiver.taken) == 2, "the redelivery")
+    wait_for(lambda: len(receiver.taken) >= 2, "the redelivery")
     assert len({call.id for call in receiver.calls}) == 1
