@@ -17,7 +17,7 @@ from services.api.uploads import Submission
 from services.errors import AnimatoError
 from services.jobs.contract import FaceFacts, InputFacts, JobRecord, make_job_id
 from services.storage import input_key
-from services.tracing import current_traceparent
+from services.tracing import current_traceparent, open_span
 
 _log = structlog.get_logger(__name__)
 
@@ -48,23 +48,25 @@ def accept_job(
     if earlier is not None:
         return earlier
     job_id = make_job_id()
+    traceparent = current_traceparent()  # of the request, and not of one of its parts
     facts = _store_input(rooms, job_id, submission, faces)
     seed = submission.options.seed
     try:
-        record, created = rooms.store.accept(
-            job_id=job_id,
-            owner=owner,
-            options=submission.options,
-            input=facts,
-            seed=secrets.randbelow(2**32) if seed is None else seed,
-            model_id=manifest.id,
-            model_sha256=manifest.sha256,
-            idempotency=None if key is None else (key, submission.body_sha256),
-            queue_limit=rooms.settings.queue_limit,
-            # Without keys all are one owner, and the whole queue is theirs.
-            owner_limit=(rooms.settings.owner_queue_limit or None) if owner != ANONYMOUS else None,
-            traceparent=current_traceparent(),
-        )
+        with open_span("write job", attributes={"animato.job.id": job_id}):
+            record, created = rooms.store.accept(
+                job_id=job_id,
+                owner=owner,
+                options=submission.options,
+                input=facts,
+                seed=secrets.randbelow(2**32) if seed is None else seed,
+                model_id=manifest.id,
+                model_sha256=manifest.sha256,
+                idempotency=None if key is None else (key, submission.body_sha256),
+                queue_limit=rooms.settings.queue_limit,
+                # Without keys all are one owner, and the whole queue is theirs.
+                owner_limit=(rooms.settings.owner_queue_limit or None) if owner != ANONYMOUS else None,
+                traceparent=traceparent,
+            )
     except AnimatoError:
         settled = _settle(rooms, job_id, facts)
         if settled is None:
@@ -93,7 +95,8 @@ def _store_input(rooms: Resources, job_id: str, submission: Submission, faces: l
     if picture is None:
         return InputFacts()
     stored_at = input_key(job_id, picture.sha256)
-    rooms.storage.put(stored_at, picture.png, "image/png")
+    with open_span("store picture", attributes={"animato.job.id": job_id}):
+        rooms.storage.put(stored_at, picture.png, "image/png")
     return InputFacts(key=stored_at, sha256=picture.sha256, width=picture.width, height=picture.height, faces=faces)
 
 

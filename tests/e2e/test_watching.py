@@ -272,6 +272,8 @@ def test_one_trace_holds_the_whole_life_of_a_job(run: Run) -> None:
     assert [(call.service, call.parent) for call in calls] == [("animato-api", request.id)] * 2
     assert [call.attributes["http.response.status_code"] for call in calls] == [500, 204]
     assert [call.error for call in calls] == ["500", ""]
+    parts = [span.name for span in spans if span.parent == request.id and span.kind == "internal"]
+    assert sorted(parts) == ["store picture", "wait", "write job"]
     of_the_job = [span for span in spans if span not in stages]
     assert {span.attributes["animato.job.id"] for span in of_the_job} == {run.jobs["good"]["id"]}
     assert run.headers["traceparent"] == f"00-{CLIENT_TRACE}-{request.id}-01"
