@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -114,7 +115,7 @@ def running_api(settings: Settings, **changes: object) -> Iterator[Api]:
         )
         command = [sys.executable, "-m", "uvicorn", "--factory", "services.api.app:create_app", "--no-access-log"]
         with (folder / "log").open("wb") as log:
-            quiet = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
             ended = threading.Event()
             queue = start_child(list(plan.command), **quiet)
             wait_for_answer(plan.port, START_PATIENCE_S)

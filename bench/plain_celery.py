@@ -30,13 +30,13 @@ celery = Celery("plain", broker=os.environ.get(BROKER), backend=os.environ.get(B
 _opened: list[Animator] = []
 
 
-@worker_process_init.connect
+@worker_process_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
 def open_bundle(**_facts: Any) -> None:
     """Open the bundle in each of the pool's processes: onnxruntime does not outlive a fork."""
     _opened[:] = [Animator.from_bundle(Path(os.environ[BUNDLE]), ("cpu",), threads=1)]
 
 
-@celery.task(name="plain.animate")
+@celery.task(name="plain.animate")  # type: ignore[untyped-decorator]
 def animate(job_id: str, picture: str, options: dict[str, Any]) -> dict[str, Any]:
     """Make one film and tell where it is."""
     folder = Path(os.environ[FOLDER])

@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from celery import Celery
 from PIL import Image
 
 from bench.plain_celery import BROKER, BUNDLE, FOLDER
@@ -121,20 +122,17 @@ def _plain_workers(folder: Path, bundle: Path, picture: Path, workers: int) -> I
     films.mkdir()
     with _queue_server(films) as url:
         environment = dict(os.environ) | {BUNDLE: str(bundle), FOLDER: str(films), BROKER: url}
-        os.environ[BROKER] = url
-        from bench.plain_celery import celery
-
-        celery.conf.update(broker_url=url, result_backend=url)
+        sender = Celery("bench", broker=url, backend=url, set_as_current=False)
 
         def hand_in(jobs: int) -> None:
-            results = [celery.send_task("plain.animate", (make_job_id(), str(picture), OPTIONS)) for _ in range(jobs)]
+            results = [sender.send_task("plain.animate", (make_job_id(), str(picture), OPTIONS)) for _ in range(jobs)]
             for result in results:
                 result.get(timeout=PATIENCE_S)
 
         command = [sys.executable, "-m", "celery", "-A", "bench.plain_celery", "worker", "-c", str(workers)]
         with _children([[*command, "--loglevel", "WARNING"]], environment, folder / "plain.log"):
             yield hand_in
-        celery.close()
+        sender.close()
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def _insert_next(dialect: str) -> sa.Insert:
     return sa.insert(jobs).values(turn=largest(own, *(sa.func.coalesce(turn, 0) for turn in served)))
 
 
-def _turns(state: JobState) -> sa.Select[tuple[int]]:
+def _turns(state: JobState) -> sa.Select[int]:
     return sa.select(jobs.c.turn).where(jobs.c.state == state)
 
 
@@ -77,10 +77,10 @@ def _one(query: sa.Select[Any]) -> sa.ScalarSelect[Any]:
     return query.limit(1).scalar_subquery()
 
 
-def _make_place() -> sa.Select[tuple[int]]:
+def _make_place() -> sa.Select[int]:
     mine, ahead = jobs.alias("mine"), jobs.alias("ahead")
 
-    def key(table: sa.Alias) -> sa.Tuple:
+    def key(table: sa.FromClause) -> sa.Tuple:
         return sa.tuple_(*(table.c[column.name] for column in CLAIM_ORDER))
 
     place = (

@@ -226,4 +226,4 @@ class Histories(RuleBasedStateMachine):
 @pytest.mark.timeout(2000)
 def test_histories(migrated_url: str) -> None:
     few = settings(max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
-    run_state_machine_as_test(lambda: Histories(migrated_url), settings=few)
+    run_state_machine_as_test(lambda: Histories(migrated_url), settings=few)  # type: ignore[arg-type]  # any factory
