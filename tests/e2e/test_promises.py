@@ -67,7 +67,7 @@ def test_a_job_three_leases_long_starts_exactly_once(make_workplace: Callable[..
 def test_a_cancel_survives_its_worker(make_workplace: Callable[..., Workplace]) -> None:
     place = make_workplace(lease_s=5.0)
     worker = place.start_worker()
-    running, queued = place.post(**LONG), place.post(frames=2)
+    running, queued = place.post(frames=LONG["frames"]), place.post(frames=2)
     place.wait_drawing(running)
     below = descendants(worker.pid)
     worker.kill_group()  # before it could hear of anything
