@@ -83,6 +83,14 @@ openapi-check: $(EVERYTHING) ## fail when openapi.yaml is not what the code says
 .PHONY: check
 check: lint types layers openapi-check test ## everything that must hold before a commit
 
+.PHONY: contract
+contract: $(EVERYTHING) ## try what openapi.yaml promises on a running service: 1,000 cases and more
+	@$(BIN)/python -m tests.contract $(ARGS)
+
+.PHONY: contract-night
+contract-night: $(EVERYTHING) ## the same with 10,000 cases, others every night (an hour)
+	@$(BIN)/python -m tests.contract --cases 10000 --examples 450 --seed $${SEED:-$$(date +%s)} $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(EVERYTHING) ## damage pictures, bundles, checkpoints and requests by the thousand (FUZZ_CASES, FUZZ_SEED)
 	FUZZ_CASES=$${FUZZ_CASES:-5000} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/fuzz $(ARGS)

@@ -55,8 +55,9 @@ def make_form_schemas() -> dict[str, Any]:
         "title": "AnimationForm",
         "description": "A request as a form. Each field may stand by itself or in `options`, not in both.",
         "additionalProperties": False,
+        "anyOf": [{"required": ["prompt"]}, {"required": ["options"]}],
         "properties": {
-            **properties,
+            **_without_null(properties),
             "image": _IMAGE_FILE | {"description": _IMAGE_FILE["description"] + _UNLESS_SAMPLED},
             "image_url": _IMAGE_URL,
             "options": {"$ref": _OPTIONS, "description": "Any of the other fields, as one JSON object."},
@@ -112,24 +113,27 @@ def make_detect_body(query: type[BaseModel]) -> dict[str, Any]:
     """Return how ``faces:detect`` is asked: the same two forms, with the fields of ``query`` beside the picture."""
     properties = query.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
 
-    def describe_form(image: dict[str, Any], name: str) -> dict[str, Any]:
+    def describe_form(fields: dict[str, Any], image: dict[str, Any], name: str) -> dict[str, Any]:
         return {
             "schema": {
                 "type": "object",
                 "additionalProperties": False,
                 "oneOf": [{"required": [name]}, {"required": ["image_url"]}],
-                "properties": {**properties, name: image, "image_url": _IMAGE_URL},
+                "properties": {**fields, name: image, "image_url": _IMAGE_URL},
             }
         }
 
-    form = describe_form(_IMAGE_FILE, "image")
+    form = describe_form(_without_null(properties), _IMAGE_FILE, "image")
     form["encoding"] = {
         "face": {"contentType": "application/json"},
         "image": {"contentType": "image/jpeg, image/png, image/webp"},
     }
     return {
         "required": True,
-        "content": {"multipart/form-data": form, "application/json": describe_form(_IMAGE_BASE64, "image_base64")},
+        "content": {
+            "multipart/form-data": form,
+            "application/json": describe_form(properties, _IMAGE_BASE64, "image_base64"),
+        },
     }
 
 
@@ -149,14 +153,23 @@ def _describe_parameters(document: dict[str, Any]) -> None:
     for operations in document["paths"].values():
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):
-                schema = parameter["schema"]
-                kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
-                if len(kinds) == 1:
-                    del schema["anyOf"]
-                    schema |= kinds[0]
+                schema = parameter["schema"] = _without_null({"it": parameter["schema"]})["it"]
                 if parameter["in"] == "header" and schema.get("type") == "array":  # lines of one header are one text
                     del schema["items"]
                     schema["type"] = "string"
+
+
+def _without_null(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return descriptions of fields where null can't be said: what is not given is left out."""
+    described = {}
+    for name, schema in properties.items():
+        kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+        rest = {key: value for key, value in schema.items() if key != "anyOf"}
+        if rest.get("default", ...) is None:
+            del rest["default"]
+        # A copy: what one form says the other must be free to say otherwise.
+        described[name] = deepcopy(rest | kinds[0] if len(kinds) == 1 else schema)
+    return described
 
 
 _RATE_HEADERS = {

@@ -103,6 +103,7 @@ def run_schemathesis(url: str, report: Path, options: argparse.Namespace, **told
     command: list[str | Path] = [Path(sys.executable).with_name("schemathesis")]
     command += ["--config-file", FOLDER / "schemathesis.toml", "run", OPENAPI, "--url", url, "--no-color"]
     command += ["--seed", str(options.seed), "--max-examples", str(options.examples), "--no-shrink"]
+    command += options.rest
     command += ["--report", "json", "--report-json-path", report]
     environment = {**os.environ, **{f"CONTRACT_{name.upper()}": text for name, text in told.items()}}
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
@@ -114,6 +115,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=1_000, help="try at least so many")
     parser.add_argument("--examples", type=int, default=20, help="per operation and phase")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("rest", nargs="*", help="after --: options of `schemathesis run`")
     options = parser.parse_args()
     configure_logging(service="contract", log_format="console", level="error")
     with tempfile.TemporaryDirectory(prefix="animato-contract-") as name:
