@@ -221,7 +221,7 @@ class _Child:
                 raise UndecodableError("a size that can't be")
             return Pixels(width, height, self._receive(width * height * 3, deadline_s))
         except (EOFError, OSError) as error:
-            raise self._bury() from error
+            raise self._bury(hung=isinstance(error, TimeoutError)) from error
 
     def kill(self) -> None:
         """End the process now and wait for it."""
@@ -244,9 +244,10 @@ class _Child:
             filled += got
         return bytes(buffer)
 
-    def _bury(self) -> _ChildDiedError:
+    def _bury(self, *, hung: bool = False) -> _ChildDiedError:
         """Make sure that the process is gone and say how it went."""
-        if not self._exited.wait(1.0):
+        # One that closed its end is on its way out, however slow the machine is.
+        if hung or not self._exited.wait(10.0):
             self.kill()
             return _ChildDiedError("it did not answer in time", by_its_picture=False)
         self._socket.close()

@@ -152,7 +152,7 @@ def test_a_child_that_dies_amid_a_picture(
 
 
 def test_a_child_that_hangs_is_given_up(start: Callable[..., PictureCleaner]) -> None:
-    cleaner = start(silence_limit_s=3.0)
+    cleaner = start(silence_limit_s=6.0)
     cleaner.clean(PHOTO)
     (pid,) = pids(cleaner)
     os.kill(pid, signal.SIGSTOP)
