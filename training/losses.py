@@ -65,7 +65,7 @@ NEAR = 0.03
 
 
 def relative_motion_loss(delta_ws: Tensor, teacher: Tensor, floor: float) -> Tensor:
-    """Give |Δ − Δ*| ÷ |Δ*| of each motion over its frames, with a floor under the divisor for teachers that stand still.
+    """Give |Δ − Δ*| ÷ |Δ*| of each motion over its frames; a floor under the divisor is for teachers that stand still.
 
     Not squared: of a sentence that may mean two things the mean of squares asks for half of each, the mean of distances
     for the likelier one in full (a geometric median in place of a mean; docs/decisions/0027).
