@@ -35,6 +35,7 @@ FORBIDDEN = {
     "celery": ("services/jobs", "import celery"),
     "sql": ("worker", "import sqlalchemy"),
     "store": ("worker", "import obstore"),
+    "otel": ("worker", "import opentelemetry.trace"),
 }
 
 
