@@ -22,6 +22,7 @@ from services.jobs.contract import FaceFacts
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:animato:problem:"
 
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 # What every code means over HTTP; a code that is not here is a fault of ours and answers 500.
 STATUSES: Mapping[str, int] = {
     "validation-failed": 422,
@@ -251,9 +252,10 @@ def install_problems(app: FastAPI) -> None:
 
 
 def _list_methods(request: Request) -> list[str]:
-    """Return what may be asked of the request's path: each route knows its own methods only."""
-    known = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-    return sorted({method for route in known for method in getattr(route, "methods", None) or ()})
+    """Return what may be asked of the request's path: tried out, since each route knows its own methods only."""
+    routes = request.app.routes
+    scopes = ((method, {**request.scope, "method": method}) for method in _METHODS)
+    return [method for method, scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 def describe_responses(*codes: str) -> dict[int | str, dict[str, Any]]:
