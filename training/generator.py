@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from training.devices import CPU, autocast
 from training.faces.parameters import (
+    CATEGORY_SLICES,
     FACTOR_HIGHS,
     FACTOR_LOWS,
     FACTOR_MEANS,
@@ -71,7 +72,7 @@ class GeneratorStage:
         self.held_pictures = to_pictures(np.asarray(held_out.pictures[:HELD_OUT_PICTURES]), device=device)
         self.held_factors = torch.tensor(held_out.factors[:HELD_OUT_PICTURES], device=device)
         self._resolution = recipe.phases[0].resolution
-        self._order: tuple[tuple[int, int], np.ndarray] | None = None
+        self._order: tuple[tuple[int, int, int], np.ndarray] | None = None
 
     def locate(self, step: int) -> tuple[GeneratorPhase, int]:
         """Give the phase of a step and the step within it."""
@@ -139,17 +140,26 @@ class GeneratorStage:
     def _pick_rows(self, phase: GeneratorPhase, step: int) -> np.ndarray:
         """Give the pool's rows of a batch: pairs first, then one picture each of other pairs."""
         count = (phase.batch - phase.singles) // 2
-        pairs = self._pick(step, count + phase.singles)
+        pairs = self._pick(step, count + phase.singles, phase.glasses)
         together = np.stack([2 * pairs[:count], 2 * pairs[:count] + 1], 1).ravel()
         return np.concatenate([together, 2 * pairs[count:] + step % 2])
 
-    def _pick(self, step: int, per_batch: int) -> np.ndarray:
-        pairs = len(self.pool) // 2
-        epoch, place = divmod(step, pairs // per_batch)
-        if self._order is None or self._order[0] != (epoch, per_batch):
+    def _pick(self, step: int, per_batch: int, glasses: int) -> np.ndarray:
+        pairs = list_pairs(self.pool.factors, glasses)
+        epoch, place = divmod(step, len(pairs) // per_batch)
+        if self._order is None or self._order[0] != (epoch, per_batch, glasses):
             order = np.random.default_rng([self.recipe.seed, 1, epoch]).permutation(pairs)
-            self._order = ((epoch, per_batch), order)
+            self._order = ((epoch, per_batch, glasses), order)
         return self._order[1][place * per_batch : (place + 1) * per_batch]
+
+
+def list_pairs(factors: np.ndarray, glasses: int) -> np.ndarray:
+    """Give the numbers of a pool's pairs for one epoch: each once, those with glasses `glasses` times.
+
+    Shapes: factors [2P,Z_DIM], rows 2p and 2p + 1 of one identity → [at least P].
+    """
+    bare = factors[1::2, CATEGORY_SLICES["glasses"].start] > 0.5  # the first option is "none"
+    return np.repeat(np.arange(len(bare)), np.where(bare, 1, glasses))
 
 
 def measure_w_avg(generator: Generator, factors: Tensor) -> None:
