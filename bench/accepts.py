@@ -41,11 +41,12 @@ _BOUNDARY = b"bench-boundary"
 
 @dataclass(frozen=True)
 class Round:
-    """What one round of posting gave: accepts a second, milliseconds of each answer, processor time of the API."""
+    """What one round of posting gave: accepts a second, milliseconds of each answer, processor time an accept."""
 
     a_second: float
     answers_ms: list[float]
     cpu_ms: float
+    client_cpu_ms: float
 
 
 def measure_accepts(settings: Settings, sample: Path) -> list[Figure]:
@@ -84,6 +85,11 @@ def _describe(what: str, shared: list[Round], alone: list[Round]) -> list[Figure
             statistics.median(taken.cpu_ms for taken in alone),
             baseline,
         ),
+        Figure(
+            f"processor time of the clients an accept, {name}",
+            statistics.median(taken.client_cpu_ms for taken in shared),
+            "ms",
+        ),
     ]
 
 
@@ -113,14 +119,13 @@ def running_api(settings: Settings, **changes: object) -> Iterator[Api]:
                 **changes,
             }
         )
-        command = [sys.executable, "-m", "uvicorn", "--factory", "services.api.app:create_app", "--no-access-log"]
         with (folder / "log").open("wb") as log:
             quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
             ended = threading.Event()
             queue = start_child(list(plan.command), **quiet)
             wait_for_answer(plan.port, START_PATIENCE_S)
             api = start_child(
-                [*command, "--port", str(own.port)],
+                [sys.executable, "-m", "services.api.server"],
                 on_exit=lambda _code: ended.set(),
                 env=child_environment(own),
                 **quiet,
@@ -169,7 +174,7 @@ def post(api: Api, body: tuple[bytes, bytes], seconds: float) -> Round:
     if set(told["statuses"]) != {"202"}:
         raise RuntimeError(f"not every post was accepted: {told['statuses']}")
     accepted = len(told["answers_ms"])
-    return Round(accepted / told["seconds"], told["answers_ms"], used_ms / accepted)
+    return Round(accepted / told["seconds"], told["answers_ms"], used_ms / accepted, told["cpu_ms"])
 
 
 def _cpu_ms(pid: int) -> float:
