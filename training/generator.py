@@ -31,6 +31,8 @@ HELD_OUT_PICTURES = 64
 LATE = 0.6
 """From this share of a phase's steps on, the whole picture counts more."""
 EVALUATION_GAIN = 6.0
+COMMON_SHARE = 0.2
+"""An option that fewer have is rare."""
 SINGLES_GAIN = 3.0
 """A single picture's loss counts about as much as a pair's, which adds differences and local weights."""
 
@@ -140,26 +142,31 @@ class GeneratorStage:
     def _pick_rows(self, phase: GeneratorPhase, step: int) -> np.ndarray:
         """Give the pool's rows of a batch: pairs first, then one picture each of other pairs."""
         count = (phase.batch - phase.singles) // 2
-        pairs = self._pick(step, count + phase.singles, phase.glasses)
+        pairs = self._pick(step, count + phase.singles, phase.rare)
         together = np.stack([2 * pairs[:count], 2 * pairs[:count] + 1], 1).ravel()
         return np.concatenate([together, 2 * pairs[count:] + step % 2])
 
-    def _pick(self, step: int, per_batch: int, glasses: int) -> np.ndarray:
-        pairs = list_pairs(self.pool.factors, glasses)
+    def _pick(self, step: int, per_batch: int, rare: int) -> np.ndarray:
+        pairs = list_pairs(self.pool.factors, rare)
         epoch, place = divmod(step, len(pairs) // per_batch)
-        if self._order is None or self._order[0] != (epoch, per_batch, glasses):
+        if self._order is None or self._order[0] != (epoch, per_batch, rare):
             order = np.random.default_rng([self.recipe.seed, 1, epoch]).permutation(pairs)
-            self._order = ((epoch, per_batch, glasses), order)
+            self._order = ((epoch, per_batch, rare), order)
         return self._order[1][place * per_batch : (place + 1) * per_batch]
 
 
-def list_pairs(factors: np.ndarray, glasses: int) -> np.ndarray:
-    """Give the numbers of a pool's pairs for one epoch: each once, those with glasses `glasses` times.
+def list_pairs(factors: np.ndarray, most: int) -> np.ndarray:
+    """Give the numbers of a pool's pairs for one epoch: each once, those with a rare option up to `most` times.
+
+    Thin rims of glasses or a moustache, worn by one in thirty, are otherwise learned as a smudge.
 
     Shapes: factors [2P,Z_DIM], rows 2p and 2p + 1 of one identity → [at least P].
     """
-    bare = factors[1::2, CATEGORY_SLICES["glasses"].start] > 0.5  # the first option is "none"
-    return np.repeat(np.arange(len(bare)), np.where(bare, 1, glasses))
+    rarest = np.ones(len(factors) // 2)
+    for place in CATEGORY_SLICES.values():
+        worn = factors[1::2, place]
+        rarest = np.minimum(rarest, worn.mean(0)[worn.argmax(1)])
+    return np.repeat(np.arange(len(rarest)), np.clip(np.rint(COMMON_SHARE / rarest), 1, most).astype(int))
 
 
 def measure_w_avg(generator: Generator, factors: Tensor) -> None:

@@ -216,16 +216,8 @@ def load_checkpoint(stage: Stage | SteppedStage, ema: nn.ModuleDict, folder: Pat
     state = read_checkpoint(folder)
     match_weights(stage.modules, state["modules"], path)
     match_weights(ema, state["ema"], path)
-    if len(state["optimizers"]) != len(stage.optimizers):
-        raise CheckpointMismatchError(
-            f"{path} holds {len(state['optimizers'])} optimisers, this stage has {len(stage.optimizers)}: "
-            "use the recipe that it was made with, or another run folder"
-        )
-    for index, (optimizer, saved) in enumerate(zip(stage.optimizers, state["optimizers"], strict=True)):
-        try:
-            optimizer.load_state_dict(saved)
-        except (ValueError, KeyError) as error:
-            raise CheckpointMismatchError(f"{path}: optimiser {index} has other parameters: {error}") from error
+    if not state.get("restored"):  # a bundle keeps weights alone; its optimisers begin anew
+        _load_optimizers(stage, state["optimizers"], path)
     torch.set_rng_state(state["torch_rng"])
     if "cuda_rng" in state and torch.cuda.is_available():
         for index, generator in enumerate(state["cuda_rng"][: torch.cuda.device_count()]):
@@ -233,6 +225,19 @@ def load_checkpoint(stage: Stage | SteppedStage, ema: nn.ModuleDict, folder: Pat
     if isinstance(stage, Remembering) and "extra" in state:
         stage.load_extra_state(state["extra"])
     return int(state["step"])
+
+
+def _load_optimizers(stage: Stage | SteppedStage, states: list[Any], path: Path) -> None:
+    if len(states) != len(stage.optimizers):
+        raise CheckpointMismatchError(
+            f"{path} holds {len(states)} optimisers, this stage has {len(stage.optimizers)}: "
+            "use the recipe that it was made with, or another run folder"
+        )
+    for index, (optimizer, saved) in enumerate(zip(stage.optimizers, states, strict=True)):
+        try:
+            optimizer.load_state_dict(saved)
+        except (ValueError, KeyError) as error:
+            raise CheckpointMismatchError(f"{path}: optimiser {index} has other parameters: {error}") from error
 
 
 def load_ema(folder: Path) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """A run folder made again from a shipped bundle, so that single stages can be trained on: `animato-train restore`.
 
 Every stage's checkpoint holds the bundle's weights (large ones as float16 kept them) and counts as finished; to train
-one anew, remove its folder. Must not import: services, worker, cli.
+one anew, remove its folder; to train one on, give its recipe more steps: its optimisers begin anew.
+Must not import: services, worker, cli.
 """
 
 import json
@@ -67,6 +68,7 @@ def _save(folder: Path, modules: nn.Module, step: int) -> None:
     folder.mkdir(parents=True)
     weights = modules.state_dict()
     state = {"step": step, "modules": weights, "ema": weights, "optimizers": [], "torch_rng": torch.get_rng_state()}
+    state["restored"] = True
     write_atomically(folder / CHECKPOINT, lambda target: torch.save(state, target))
 
 

@@ -281,3 +281,19 @@ def test_records_of_steps_that_are_done_again_are_dropped(tmp_path):
     stats.write_text(stats.read_text() + '{"step": 8, "loss": 1.0}\n{"step": 10, "lo')  # died after the checkpoint
     train(PairStage(steps=8), tmp_path, {}, report=quiet, log_every=2)
     assert [json.loads(line)["step"] for line in stats.read_text().splitlines()] == [2, 4, 6, 8]
+
+
+def test_a_stage_restored_from_a_bundle_trains_on_with_new_optimisers(tmp_path):
+    train(LineStage(steps=10), tmp_path, {}, report=quiet)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    state["optimizers"] = []
+    torch.save(state, tmp_path / CHECKPOINT)
+    with pytest.raises(CheckpointMismatchError, match="0 optimisers"):
+        load_checkpoint(LineStage(steps=12), LineStage().modules, tmp_path)
+
+    torch.save(state | {"restored": True}, tmp_path / CHECKPOINT)
+    stage = LineStage(steps=12)
+    assert load_checkpoint(stage, LineStage().modules, tmp_path) == 10
+    assert torch.equal(weights(stage), torch.cat([p.flatten() for p in state["modules"].values()]))
+    train(LineStage(steps=12), tmp_path, {}, report=quiet)
+    assert is_finished(tmp_path, 12)

@@ -34,7 +34,7 @@ class GeneratorPhase:
     late_face_gain: float = 2.5  # the same in the last 40% of the steps
     squared: float = 0.0  # weight of squared errors beside absolute ones
     singles: int = 0  # how many of the batch are single pictures instead of pairs: more identities a step
-    glasses: int = 1  # how often a pair with glasses comes while one without comes once: few wear them
+    rare: int = 1  # how often at most a pair with a rare option (glasses, a moustache) comes in an epoch
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ FROM_ANOTHER_DOMAIN = (
 """256 px in a quarter of the steps, from a finished generator of another domain: outlines, hair and folds are known."""
 
 
-def finer(steps: int, glasses: int = 1) -> GeneratorPhase:
+def finer(steps: int, rare: int = 1) -> GeneratorPhase:
     """Give a last stretch at 256 px, for what is still soft: strands of hair, glasses, fur."""
     return GeneratorPhase(
         resolution=256,
@@ -208,7 +208,7 @@ def finer(steps: int, glasses: int = 1) -> GeneratorPhase:
         late_face_gain=2.0,
         squared=10.0,
         singles=2,
-        glasses=glasses,
+        rare=rare,
     )
 
 
@@ -224,7 +224,9 @@ HUMAN_256 = Recipe(
     domain="human",
     resolution=256,
     renders=RendersRecipe(count=20_000),
-    generator=GeneratorRecipe(channels=(128, 128, 128, 96, 48, 24, 16), w_dim=128, phases=(*TO_128_PX, TO_256_PX)),
+    generator=GeneratorRecipe(
+        channels=(128, 128, 128, 96, 48, 24, 16), w_dim=128, phases=(*TO_128_PX, TO_256_PX, finer(3500, rare=8))
+    ),
 )
 
 ANIME_256 = Recipe(
@@ -237,7 +239,7 @@ ANIME_256 = Recipe(
     generator=GeneratorRecipe(
         channels=(128, 128, 128, 96, 48, 24, 16),
         w_dim=128,
-        phases=(*FROM_ANOTHER_DOMAIN, finer(6000), finer(6000, glasses=8)),
+        phases=(*FROM_ANOTHER_DOMAIN, finer(6000), finer(6000, rare=8)),
     ),
 )
 
