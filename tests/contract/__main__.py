@@ -2,8 +2,9 @@
 
 The service is the real one: API, queue server and worker as ``animato up`` starts them, SQLite and a folder, keys asked
 for. schemathesis makes up requests from the committed openapi.yaml, single ones and chains of them (a job is posted,
-read, canceled, deleted …), good and bad. Ends in one JSON line; the exit status is 1 when a promise was broken, or when
-fewer cases were tried than asked for.
+read, canceled, deleted …), good and bad. One job has ended and told its webhook before: nobody could make up its ids,
+and without them no route with an id would do more than say 404. Ends in one JSON line; the exit status is 1 when a
+promise was broken, when fewer cases were tried than asked for, or when no webhook was told a second time.
 """
 
 from __future__ import annotations
@@ -14,61 +15,26 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
+
+import httpx
 
 from services.jobs.keys import Scope
 from services.jobs.store import JobStore
 from services.launcher import embedded_service
 from services.logs import configure_logging
 from services.settings import Settings
+from tests.contract.outside import Outside
 from tests.house.tree import ROOT
 from tests.model.tiny_bundle import build_tiny_bundle
 from tests.services.api.pictures import encode, make_photo
 
 FOLDER = Path(__file__).parent
 OPENAPI = ROOT / "openapi.yaml"
-
-
-class Outside(BaseHTTPRequestHandler):
-    """The rest of the world: serves a picture under every path, and takes every call of a webhook."""
-
-    picture: ClassVar[bytes] = b""
-    taken: ClassVar[Counter[str]] = Counter()
-
-    def do_GET(self) -> None:
-        self._answer("image/png", self.picture)
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer("text/plain", b"taken")
-
-    def _answer(self, media_type: str, body: bytes) -> None:
-        self.taken[self.command] += 1
-        self.send_response(200)
-        self.send_header("Content-Type", media_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def outside(picture: bytes) -> Iterator[str]:
-    """Yield the address (host:port) of a server of pictures and receiver of webhooks."""
-    Outside.picture = picture
-    with ThreadingHTTPServer(("127.0.0.1", 0), Outside) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
+# Only ever waited for by a run that fails.
+PATIENCE_S = 300.0
 
 
 def make_settings(folder: Path, receiver: str) -> Settings:
@@ -98,6 +64,20 @@ def make_key(settings: Settings) -> str:
         store.close()
 
 
+def tell_first_webhook(url: str, key: str, receiver: str) -> dict[str, str]:
+    """Let one job end and tell its webhook; return the ids of both. Raises: TimeoutError."""
+    order = {"prompt": "smiling", "source": "sampled", "frames": 2, "webhook": {"url": receiver}}
+    deadline_s = time.monotonic() + PATIENCE_S
+    with httpx.Client(base_url=url, headers={"X-API-Key": key}, timeout=PATIENCE_S, trust_env=False) as client:
+        job_id = client.post("/v1/animations", json=order).raise_for_status().json()["id"]
+        while time.monotonic() < deadline_s:
+            for delivery in client.get(f"/v1/animations/{job_id}/deliveries").raise_for_status().json()["data"]:
+                if delivery["state"] == "delivered":
+                    return {"job": job_id, "delivery": delivery["id"]}
+            time.sleep(0.2)
+    raise TimeoutError(f"{job_id} did not end, or its webhook was not told, within {PATIENCE_S:.0f} s")
+
+
 def run_schemathesis(url: str, report: Path, options: argparse.Namespace, **told: str) -> int:
     """Run it once, output passed on; returns its exit status."""
     command: list[str | Path] = [Path(sys.executable).with_name("schemathesis")]
@@ -122,19 +102,25 @@ def main() -> int:
         folder, picture = Path(name), Path(name) / "face.png"
         picture.write_bytes(encode(make_photo(64, 64)))
         begun_s = time.monotonic()
-        with outside(picture.read_bytes()) as receiver:
-            settings = make_settings(folder, receiver)
-            told = {"key": make_key(settings), "picture": str(picture), "outside": f"http://{receiver}/face.png"}
+        outside = Outside(picture.read_bytes())
+        with outside.serve():
+            settings = make_settings(folder, outside.address)
+            address = f"http://{outside.address}/face.png"
+            told = {"key": make_key(settings), "picture": str(picture), "outside": address}
             with embedded_service(settings) as url:
+                told |= tell_first_webhook(url, told["key"], address)
                 failed = run_schemathesis(url, folder / "report.json", options, **told)
-        figures = read_report(folder / "report.json")
-    figures |= {"pictures_fetched": Outside.taken["GET"], "webhooks_taken": Outside.taken["POST"]}
+        figures = read_report(folder / "report.json") | outside.figures()
     figures |= {"seed": options.seed, "seconds": round(time.monotonic() - begun_s)}
-    enough = figures["cases"] >= options.cases
-    if not enough:
-        sys.stderr.write(f"only {figures['cases']} of {options.cases} cases were tried: raise --examples\n")
+    complaints = []
+    if figures["cases"] < options.cases:
+        complaints.append(f"only {figures['cases']} of {options.cases} cases were tried: raise --examples")
+    if not figures["webhooks_told_again"] and not options.rest:
+        complaints.append("no webhook was told again: the routes of webhooks were not really tried")
+    for complaint in complaints:
+        sys.stderr.write(complaint + "\n")
     print(json.dumps(figures))
-    return 1 if failed or not enough else 0
+    return 1 if failed or complaints else 0
 
 
 def read_report(path: Path) -> dict[str, Any]:
