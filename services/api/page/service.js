@@ -6,6 +6,7 @@ import { follow } from "./stream.js";
 
 export const TERMINAL = new Set(["succeeded", "failed", "canceled", "expired"]);
 const POLL_MS = 400;
+const CROWDED_POLL_MS = 1000; // while the service has no place for one more stream
 const CHECK_MS = 5000; // how often an open event stream is doubted
 const REOPEN_MS = 2000;
 
@@ -59,6 +60,7 @@ export function watch(job, hear) {
   const path = pathOf(job.id);
   const ending = new AbortController();
   let streaming = false;
+  let pollMs = POLL_MS;
   let timer = 0;
   let over = false;
   const stop = () => {
@@ -75,7 +77,7 @@ export function watch(job, hear) {
   };
   const schedule = () => {
     clearTimeout(timer);
-    if (!over) timer = setTimeout(check, streaming ? CHECK_MS : POLL_MS);
+    if (!over) timer = setTimeout(check, streaming ? CHECK_MS : pollMs);
   };
   const check = async () => {
     try {
@@ -88,6 +90,7 @@ export function watch(job, hear) {
   take(job);
   if (over) return stop;
   const listen = async () => {
+    let refusedMs = 0;
     try {
       await follow(job.urls?.events ?? `${path}/events`, proof(), ending.signal, (kind, data) => {
         streaming = true;
@@ -95,12 +98,14 @@ export function watch(job, hear) {
         if (["status", "progress", "done"].includes(kind)) take(data);
         schedule();
       });
-    } catch {
-      // it broke, or it was ended here: polling goes on meanwhile
+    } catch (error) {
+      refusedMs = 1000 * (error.retryAfterS ?? 0); // else it broke, or it was ended here
     }
+    // Polling goes on meanwhile: the stream makes it smoother, nothing depends on it.
     streaming = false;
+    pollMs = refusedMs ? CROWDED_POLL_MS : POLL_MS;
     schedule();
-    if (!over) setTimeout(() => over || listen(), REOPEN_MS);
+    if (!over) setTimeout(() => over || listen(), Math.max(REOPEN_MS, refusedMs));
   };
   listen();
   schedule();
