@@ -225,7 +225,7 @@ HUMAN_256 = Recipe(
     resolution=256,
     renders=RendersRecipe(count=20_000),
     generator=GeneratorRecipe(
-        channels=(128, 128, 128, 96, 48, 24, 16), w_dim=128, phases=(*TO_128_PX, TO_256_PX, finer(3500, rare=8))
+        channels=(128, 128, 128, 96, 48, 24, 16), w_dim=128, phases=(*TO_128_PX, TO_256_PX, finer(2200, rare=8))
     ),
 )
 
