@@ -1,16 +1,14 @@
 """Accepts a job: input stored and synced, one transaction, then a hint. What was answered with 202 is never lost.
 
-Called off the event loop. Knows the rooms below; no HTTP.
+Knows the rooms below; no HTTP. The transaction, which requests share, is the ``desk``'s.
 """
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass
-
 import structlog
+from starlette.concurrency import run_in_threadpool
 
-from services.api.auth import ANONYMOUS
+from services.api.desk import Accepted, Candidate
 from services.api.jobs import find_position
 from services.api.resources import Resources
 from services.api.uploads import Submission
@@ -22,16 +20,7 @@ from services.tracing import current_traceparent, open_span
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """The job of a request, whether this request made it, and its place in the queue (None: it waits no more)."""
-
-    record: JobRecord
-    created: bool
-    position: int | None
-
-
-def accept_job(
+async def accept_job(
     rooms: Resources, owner: str, submission: Submission, faces: list[FaceFacts], key: str | None
 ) -> Accepted:
     """Make a job of a submission, or find the earlier job of the same idempotency key.
@@ -43,40 +32,25 @@ def accept_job(
         RequestError: model-unknown, idempotency-mismatch, idempotency-conflict.
         TemporaryError: queue-full, rate-limited, storage-failed, not-ready; nothing is queued then.
     """
-    manifest = rooms.catalogue.choose(submission.options.model)
-    earlier = find_earlier(rooms, owner, submission, key)
-    if earlier is not None:
-        return earlier
-    job_id = make_job_id()
     traceparent = current_traceparent()  # of the request, and not of one of its parts
-    facts = _store_input(rooms, job_id, submission, faces)
-    seed = submission.options.seed
+    job_id, facts = make_job_id(), InputFacts()
+    if submission.picture is not None:
+        stored = await run_in_threadpool(_store_input, rooms, job_id, owner, submission, faces, key)
+        if isinstance(stored, Accepted):
+            return stored
+        facts = stored
+    candidate = Candidate(job_id, owner, submission, facts, key, traceparent)
     try:
         with open_span("write job", attributes={"animato.job.id": job_id}):
-            record, created = rooms.store.accept(
-                job_id=job_id,
-                owner=owner,
-                options=submission.options,
-                input=facts,
-                seed=secrets.randbelow(2**32) if seed is None else seed,
-                model_id=manifest.id,
-                model_sha256=manifest.sha256,
-                idempotency=None if key is None else (key, submission.body_sha256),
-                queue_limit=rooms.settings.queue_limit,
-                # Without keys all are one owner, and the whole queue is theirs.
-                owner_limit=(rooms.settings.owner_queue_limit or None) if owner != ANONYMOUS else None,
-                traceparent=traceparent,
-            )
+            accepted = await rooms.desk.hand_in(candidate)
     except AnimatoError:
-        settled = _settle(rooms, job_id, facts)
+        settled = await run_in_threadpool(_settle, rooms, job_id, facts)
         if settled is None:
             raise
-        record, created = settled, True
-    if not created:
-        _remove_orphan(rooms, facts)
-    else:
-        rooms.dispatcher.hint(record.id)
-    return Accepted(record, created, find_position(rooms.store, record))
+        accepted = Accepted(settled, True, None)
+    if not accepted.created and facts.key is not None:
+        await run_in_threadpool(_remove_orphan, rooms, facts)
+    return accepted
 
 
 def find_earlier(rooms: Resources, owner: str, submission: Submission, key: str | None) -> Accepted | None:
@@ -90,10 +64,16 @@ def find_earlier(rooms: Resources, owner: str, submission: Submission, key: str 
     return None if record is None else Accepted(record, False, find_position(rooms.store, record))
 
 
-def _store_input(rooms: Resources, job_id: str, submission: Submission, faces: list[FaceFacts]) -> InputFacts:
+def _store_input(
+    rooms: Resources, job_id: str, owner: str, submission: Submission, faces: list[FaceFacts], key: str | None
+) -> InputFacts | Accepted:
+    """Store a picture and return its facts; or the job that the same request has made before: it is stored already."""
+    rooms.catalogue.choose(submission.options.model)
+    earlier = find_earlier(rooms, owner, submission, key)
+    if earlier is not None:
+        return earlier
     picture = submission.picture
-    if picture is None:
-        return InputFacts()
+    assert picture is not None
     stored_at = input_key(job_id, picture.sha256)
     with open_span("store picture", attributes={"animato.job.id": job_id}):
         rooms.storage.put(stored_at, picture.png, "image/png")

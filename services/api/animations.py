@@ -14,8 +14,9 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from services.api.acceptance import Accepted, accept_job, find_earlier
+from services.api.acceptance import accept_job, find_earlier
 from services.api.bodies import read_whole
+from services.api.desk import Accepted
 from services.api.faces import look_for_faces
 from services.api.forms import REQUEST_BODY
 from services.api.idempotency import HEADER as IDEMPOTENCY_HEADER
@@ -155,7 +156,7 @@ async def _accept(request: Request, rooms: Resources, owner: str, key: str | Non
 
 async def _accept_body(request: Request, rooms: Resources, owner: str, key: str | None, body: bytes) -> Accepted:
     content_type = request.headers.get("Content-Type", "")
-    # A hop to a thread costs more than most checks: one where a picture is decoded, one to wait for the disk.
+    # A hop to a thread costs more than most checks: one where a picture is decoded, one to wait for each disk.
     small = _check_small(body, content_type)
     if small is None:
         submission, faces = await to_thread.run_sync(_check, rooms, body, content_type, limiter=rooms.decoders)
@@ -171,7 +172,7 @@ async def _accept_body(request: Request, rooms: Resources, owner: str, key: str 
         await run_in_threadpool(rooms.catalogue.choose, submission.options.model)
         image = await rooms.sources.fetch(owner, submission.image_url)
         submission, faces = await to_thread.run_sync(_check_fetched, rooms, submission, image, limiter=rooms.decoders)
-    return await run_in_threadpool(accept_job, rooms, owner, submission, faces, key)
+    return await accept_job(rooms, owner, submission, faces, key)
 
 
 def _check_small(body: bytes, content_type: str) -> Submission | None:

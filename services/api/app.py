@@ -22,6 +22,7 @@ from services.api import animations, events, faces, health, results, webhooks
 from services.api.auth import make_authenticator
 from services.api.bodies import BodyCap, BodyRoom
 from services.api.boundary import Boundary
+from services.api.desk import make_desk
 from services.api.disk_room import DiskRoom
 from services.api.forms import install_description
 from services.api.limits import PostLimiter
@@ -79,14 +80,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         store, storage = JobStore.from_settings(chosen), ObjectStore.from_settings(chosen)
-        dispatcher, pictures = Dispatcher(make_celery(chosen)), PictureCleaner.from_settings(chosen)
-        authenticator = make_authenticator(chosen, store)
+        dispatcher = Dispatcher(make_celery(chosen))
+        pictures = PictureCleaner.from_settings(chosen, on_death=metrics.count_picture_death)
+        catalogue, authenticator = Catalogue(chosen.bundles_dir), make_authenticator(chosen, store)
         app.state.resources = Resources(
             settings=chosen,
             store=store,
             storage=storage,
             dispatcher=dispatcher,
-            catalogue=Catalogue(chosen.bundles_dir),
+            desk=make_desk(chosen, store, catalogue, dispatcher),
+            catalogue=catalogue,
             faces=FaceFinder(chosen.bundles_dir),
             pictures=pictures,
             authenticator=authenticator,

@@ -11,6 +11,7 @@ from fastapi.security import SecurityScopes
 
 from services.api.auth import BEARER, HEADER, Authenticator, Client
 from services.api.bodies import BodyRoom
+from services.api.desk import Desk
 from services.api.disk_room import DiskRoom
 from services.api.limits import RATE_HEADERS, PostLimiter, read_address
 from services.api.looks import Looks
@@ -34,6 +35,7 @@ class Resources:
     store: JobStore
     storage: ObjectStore
     dispatcher: Dispatcher
+    desk: Desk
     catalogue: Catalogue
     faces: FaceFinder
     pictures: PictureCleaner

@@ -10,7 +10,9 @@ Source: start-time fair queueing (Goyal, Vin, Cheng 1996), with one unit of work
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,19 +34,39 @@ _OVERTAKEN = (
 _MOVE_BACK = sa.update(jobs).where(*_WAITING, jobs.c.priority > _PRIORITY).values(turn=jobs.c.turn + 1)
 
 
-def insert_in_turn(connection: Connection, row: dict[str, Any]) -> None:
-    """Write the row of a new job with the turn that its owner has, making room for it before lower priorities.
+def insert_in_turn(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the rows of new jobs, each with the turn that its owner has, making room for it before lower priorities.
 
     Args:
-        row: every column but ``turn``.
+        rows: in the order in which they came, each with every column but ``turn``.
     """
-    whose = {"of_owner": row["owner"], "of_priority": row["priority"]}
-    overtaken = connection.execute(_OVERTAKEN, whose).scalar_one_or_none()
+    whose = {(row["owner"], row["priority"]): _whose(row) for row in rows}
+    owners = {owner for owner, _ in whose}
+    # One statement for all, run row by row: each sees those before it. Who overtakes is seldom, and goes alone.
+    if len(owners) == len(whose) and not any(_find_overtaken(connection, each) is not None for each in whose.values()):
+        connection.execute(_insert_next(connection.dialect.name), [row | _whose(row) for row in rows])
+        return
+    for row in rows:
+        _insert_one(connection, row)
+
+
+def _insert_one(connection: Connection, row: dict[str, Any]) -> None:
+    whose = _whose(row)
+    overtaken = _find_overtaken(connection, whose)
     if overtaken is None:
         connection.execute(_insert_next(connection.dialect.name), row | whose)
     else:
         connection.execute(_MOVE_BACK, whose)
         connection.execute(sa.insert(jobs), row | {"turn": overtaken})
+
+
+def _whose(row: dict[str, Any]) -> dict[str, Any]:
+    return {"of_owner": row["owner"], "of_priority": row["priority"]}
+
+
+def _find_overtaken(connection: Connection, whose: dict[str, Any]) -> int | None:
+    """Return the turn of the first job that this owner's next one of this priority overtakes."""
+    return connection.execute(_OVERTAKEN, whose).scalar_one_or_none()
 
 
 @cache
@@ -58,7 +80,8 @@ def _insert_next(dialect: str) -> sa.Insert:
     # Who waits for each job before posting the next one takes turns as well.
     last_started = _one(
         sa.select(jobs.c.turn + 1)
-        .where(jobs.c.owner == _OWNER, jobs.c.state.in_(_STARTED))
+        # Not "in": such a list is written out at each execution, which a statement for many rows does not allow.
+        .where(jobs.c.owner == _OWNER, sa.or_(*(jobs.c.state == state for state in _STARTED)))
         .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
     )
     own = sa.func.coalesce(last_waiting, last_started, 0)
@@ -75,6 +98,46 @@ def _turns(state: JobState) -> sa.Select[int]:
 
 def _one(query: sa.Select[Any]) -> sa.ScalarSelect[Any]:
     return query.limit(1).scalar_subquery()
+
+
+def find_places(connection: Connection, job_ids: Sequence[str]) -> dict[str, int]:
+    """Return the places of those jobs that are queued, 1 = next; counts what is queued once, however many they are."""
+    keys = [dict(row) for row in connection.execute(_KEYS, {"ids": list(job_ids)}).mappings()]
+    if not keys:
+        return {}
+    first: int = connection.execute(_COUNT_UPTO, _bind("upto", keys[0])).scalar_one()
+    places = {keys[0]["id"]: first}
+    if _count_between(connection, keys[0], keys[-1]) == len(keys) - 1:  # nobody else's job among them
+        return {key["id"]: first + number for number, key in enumerate(keys)}
+    for behind, key in pairwise(keys):
+        places[key["id"]] = places[behind["id"]] + _count_between(connection, behind, key)
+    return places
+
+
+def _count_between(connection: Connection, behind: dict[str, Any], upto: dict[str, Any]) -> int:
+    found: int = connection.execute(_COUNT_BETWEEN, _bind("behind", behind) | _bind("upto", upto)).scalar_one()
+    return found
+
+
+def _bind(prefix: str, key: dict[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}_{name}": value for name, value in key.items()}
+
+
+def _key_of(prefix: str) -> sa.Tuple:
+    return sa.tuple_(*(sa.bindparam(f"{prefix}_{column.name}", type_=column.type) for column in CLAIM_ORDER))
+
+
+_KEYS = (
+    sa.select(*CLAIM_ORDER)
+    .where(jobs.c.id.in_(sa.bindparam("ids", expanding=True)), jobs.c.state == JobState.QUEUED)
+    .order_by(*CLAIM_ORDER)
+)
+_COUNT_UPTO = (
+    sa.select(sa.func.count())
+    .select_from(jobs)
+    .where(jobs.c.state == JobState.QUEUED, sa.tuple_(*CLAIM_ORDER) <= _key_of("upto"))
+)
+_COUNT_BETWEEN = _COUNT_UPTO.where(sa.tuple_(*CLAIM_ORDER) > _key_of("behind"))
 
 
 def _make_place() -> sa.Select[int]:
