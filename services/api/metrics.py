@@ -16,6 +16,7 @@ from services.api.free_space import measure_free_bytes
 from services.api.resources import Resources
 from services.errors import AnimatoError
 from services.jobs.store import JobStore
+from services.pictures.cleaner import Death
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 # A worker that was not heard for so long is forgotten; alerts have long told of it.
@@ -56,6 +57,14 @@ class ApiMetrics:
         )
         for outcome in ("delivered", "retried", "abandoned"):
             self._webhook_tries.labels(outcome)  # so that a first failure is a rise from 0
+        self._picture_deaths = Counter(
+            "animation_picture_child_deaths",
+            "Decoding processes that ended and were not told to: crashed, timeout, lied, or killed from outside.",
+            ("reason",),
+            registry=self.registry,
+        )
+        for death in Death:
+            self._picture_deaths.labels(death.value)
         ProcessCollector(registry=self.registry)
 
     def observe(self, method: str, route: str, status: int, duration_s: float) -> None:
@@ -66,6 +75,10 @@ class ApiMetrics:
     def count_webhook_try(self, outcome: str) -> None:
         """Count one call of a receiver: delivered, retried or abandoned."""
         self._webhook_tries.labels(outcome).inc()
+
+    def count_picture_death(self, death: Death) -> None:
+        """Count one decoding process that ended and was not told to."""
+        self._picture_deaths.labels(death.value).inc()
 
 
 class ServiceMetrics(Collector):

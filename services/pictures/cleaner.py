@@ -12,6 +12,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from enum import StrEnum
 from subprocess import DEVNULL, Popen
 from types import TracebackType
 from typing import Self
@@ -44,6 +46,15 @@ _BYTES_A_PIXEL = 28
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
 
+class Death(StrEnum):
+    """How a child ended that nobody had told to end."""
+
+    CRASHED = "crashed"  # by itself: what it decoded led it astray
+    TIMEOUT = "timeout"  # the processor time of its picture was used up, or it fell silent
+    LIED = "lied"  # it gave an answer that no picture has, and was ended for it
+    KILLED = "killed"  # from outside: by an operator, or by a kernel short of memory
+
+
 class PictureCleaner:
     """Cleans uploaded pictures. Thread-safe; children are started when they are first needed.
 
@@ -53,6 +64,7 @@ class PictureCleaner:
         most_children: how many pictures are decoded at once; further callers wait.
         cpu_limit_s: the processor time that one picture may take.
         silence_limit_s: the time after which a child that says nothing is given up.
+        on_death: told of each child that ended and was not told to.
     """
 
     def __init__(
@@ -63,11 +75,13 @@ class PictureCleaner:
         most_children: int = 0,
         cpu_limit_s: float = CPU_LIMIT_S,
         silence_limit_s: float = SILENCE_LIMIT_S,
+        on_death: Callable[[Death], None] = lambda _death: None,
     ) -> None:
         self._limits = limits
         self._memory_bytes = _IDLE_BYTES + _BYTES_A_PIXEL * limits.max_pixels + 3 * max_bytes
         self._cpu_limit_s = cpu_limit_s
         self._silence_limit_s = silence_limit_s
+        self._on_death = on_death
         self._places = threading.Semaphore(most_children or min(MOST_CHILDREN, max(2, os.cpu_count() or 2)))
         self._lock = threading.Lock()
         self._idle: list[_Child] = []
@@ -75,9 +89,10 @@ class PictureCleaner:
         self._closed = False
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings, on_death: Callable[[Death], None] = lambda _death: None) -> Self:
         """Return a cleaner with the limits that the settings name."""
-        return cls(PictureLimits(settings.max_pixels, settings.min_side_px), settings.max_body_bytes)
+        limits = PictureLimits(settings.max_pixels, settings.min_side_px)
+        return cls(limits, settings.max_body_bytes, on_death=on_death)
 
     def clean(self, data: bytes) -> Picture:
         """Check, decode in a child, and re-encode a picture.
@@ -114,9 +129,9 @@ class PictureCleaner:
                 child = find_child()
                 try:
                     pixels = child.decode(data, picture_format, max_pixels, self._cpu_limit_s, self._silence_limit_s)
-                except _ChildDiedError as death:
-                    log.warning("picture_child_died", reason=death.reason)
-                    if death.by_its_picture:
+                except _ChildDiedError as error:
+                    self._report(error)
+                    if error.by_its_picture:
                         break
                     continue
                 except UndecodableError:
@@ -135,7 +150,12 @@ class PictureCleaner:
                 child = self._idle.pop()
                 if child.alive:
                     return child
+                self._report(child.bury())
         return self._start()
+
+    def _report(self, error: _ChildDiedError) -> None:
+        log.warning("picture_child_died", reason=error.reason, death=error.death)
+        self._on_death(error.death)
 
     def _start(self) -> _Child:
         child = _Child(self._memory_bytes)
@@ -156,8 +176,9 @@ class PictureCleaner:
 class _ChildDiedError(Exception):
     """A child ended, or was ended, before it had answered."""
 
-    def __init__(self, reason: str, *, by_its_picture: bool) -> None:
+    def __init__(self, death: Death, reason: str, *, by_its_picture: bool) -> None:
         super().__init__(reason)
+        self.death = death
         self.reason = reason
         self.by_its_picture = by_its_picture
 
@@ -190,7 +211,7 @@ class _Child:
         try:
             (fences,) = READY.unpack(self._receive(READY.size, time.monotonic() + START_LIMIT_S))
         except (EOFError, OSError) as error:
-            raise _cannot_start(self._bury().reason) from error
+            raise _cannot_start(self.bury().reason) from error
         self.fences = Fence(fences)
 
     @property
@@ -218,10 +239,10 @@ class _Child:
             # Nothing that a decoder of hostile bytes says is believed, not even a size.
             if not 0 < width * height <= max_pixels or max(width, height) > MAX_SIDE_PX:
                 self.kill()
-                raise UndecodableError("a size that can't be")
+                raise _ChildDiedError(Death.LIED, "it told of a size that can't be", by_its_picture=True)
             return Pixels(width, height, self._receive(width * height * 3, deadline_s))
         except (EOFError, OSError) as error:
-            raise self._bury(hung=isinstance(error, TimeoutError)) from error
+            raise self.bury(hung=isinstance(error, TimeoutError)) from error
 
     def kill(self) -> None:
         """End the process now and wait for it."""
@@ -244,18 +265,19 @@ class _Child:
             filled += got
         return bytes(buffer)
 
-    def _bury(self, *, hung: bool = False) -> _ChildDiedError:
+    def bury(self, *, hung: bool = False) -> _ChildDiedError:
         """Make sure that the process is gone and say how it went."""
         # One that closed its end is on its way out, however slow the machine is.
         if hung or not self._exited.wait(10.0):
             self.kill()
-            return _ChildDiedError("it did not answer in time", by_its_picture=False)
+            return _ChildDiedError(Death.TIMEOUT, "it did not answer in time", by_its_picture=False)
         self._socket.close()
         code = self._process.returncode
         if code == -signal.SIGKILL:
-            return _ChildDiedError("somebody killed it", by_its_picture=False)
+            return _ChildDiedError(Death.KILLED, "somebody killed it", by_its_picture=False)
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return _ChildDiedError(f"it ended with {name}", by_its_picture=True)
+        death = Death.TIMEOUT if code == -signal.SIGPROF else Death.CRASHED
+        return _ChildDiedError(death, f"it ended with {name}", by_its_picture=True)
 
 
 def _cannot_start(reason: str) -> TemporaryError:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -18,7 +19,7 @@ from structlog.testing import capture_logs
 
 import services.pictures.cleaner as room
 from services.errors import RequestError, TemporaryError
-from services.pictures.cleaner import PictureCleaner
+from services.pictures.cleaner import Death, PictureCleaner
 from services.pictures.headers import PictureLimits
 from services.pictures.sandbox import Fence
 from tests.services.api.pictures import encode, make_photo
@@ -45,8 +46,8 @@ def start() -> Iterator[Callable[..., PictureCleaner]]:
     """Make cleaners that are closed at the end."""
     made: list[PictureCleaner] = []
 
-    def make(limits: PictureLimits = LIMITS, **options: float) -> PictureCleaner:
-        made.append(PictureCleaner(limits, MAX_BYTES, **options))  # type: ignore[arg-type]
+    def make(limits: PictureLimits = LIMITS, **options: Any) -> PictureCleaner:
+        made.append(PictureCleaner(limits, MAX_BYTES, **options))
         return made[-1]
 
     yield make
@@ -119,12 +120,14 @@ def test_a_child_is_locked_in_and_knows_no_secret(
 
 
 def test_an_idle_child_that_died_is_replaced(start: Callable[..., PictureCleaner]) -> None:
-    cleaner = start()
+    deaths: list[Death] = []
+    cleaner = start(on_death=deaths.append)
     cleaner.clean(PHOTO)
     (pid,) = pids(cleaner)
     os.kill(pid, signal.SIGKILL)
     assert code_of(cleaner, PHOTO) == ""
     assert pids(cleaner) != [pid]
+    assert deaths == [Death.KILLED]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +137,8 @@ def test_a_child_that_dies_amid_a_picture(
     start: Callable[..., PictureCleaner], death: signal.Signals, code: str
 ) -> None:
     """Killed from outside: the picture gets another child. Crashed: the picture is to blame, and nobody else."""
-    cleaner = start()
+    deaths: list[Death] = []
+    cleaner = start(on_death=deaths.append)
     cleaner.clean(PHOTO)
     (pid,) = pids(cleaner)
     os.kill(pid, signal.SIGSTOP)
@@ -147,6 +151,7 @@ def test_a_child_that_dies_amid_a_picture(
         os.kill(pid, signal.SIGCONT)
     thread.join()
     assert codes == [code]
+    assert deaths == [Death.KILLED if death is signal.SIGKILL else Death.CRASHED]
     assert code_of(cleaner, PHOTO) == ""
     assert pid not in pids(cleaner)
 
@@ -158,7 +163,7 @@ def test_a_child_that_hangs_is_given_up(start: Callable[..., PictureCleaner]) ->
     os.kill(pid, signal.SIGSTOP)
     with capture_logs() as logs:
         assert code_of(cleaner, PHOTO) == "", "the second child is awake"
-    assert [line["reason"] for line in logs] == ["it did not answer in time"]
+    assert [(line["reason"], line["death"]) for line in logs] == [("it did not answer in time", Death.TIMEOUT)]
     assert gone(pid)
 
 
@@ -167,7 +172,7 @@ def test_a_picture_that_spins_is_ended_by_its_processor_time(start: Callable[...
     large = encode(Image.effect_noise((2500, 2500), 60).convert("RGB"), "JPEG", progressive=True)
     with capture_logs() as logs:
         assert code_of(cleaner, large) == "image-corrupt"
-    assert [line["reason"] for line in logs] == ["it ended with SIGPROF"]
+    assert [(line["reason"], line["death"]) for line in logs] == [("it ended with SIGPROF", Death.TIMEOUT)]
     # What earlier pictures took is not counted.
     assert {code_of(cleaner, PHOTO) for _ in range(60)} == {""}
     assert len(pids(cleaner)) == 1
@@ -187,25 +192,27 @@ def test_a_picture_that_swells_is_refused(
 
 
 @pytest.mark.parametrize(
-    "action",
+    ("action", "deaths"),
     [
-        "os.abort()",
-        "os._exit(0)",
-        "os.kill(os.getpid(), signal.SIGKILL)",
-        "write_all(connection, b'x')\n    os._exit(3)",
-        "write_all(connection, ANSWER.pack(1, 64, 64) + bytes(100))\n    os._exit(0)",
-        "write_all(connection, ANSWER.pack(1, 65_535, 65_535))\n    time.sleep(600)",
-        "write_all(connection, ANSWER.pack(1, 2**31, 2))\n    time.sleep(600)",
-        "write_all(connection, ANSWER.pack(1, 0, 64))\n    time.sleep(600)",
+        ("os.abort()", [Death.CRASHED]),
+        ("os._exit(0)", [Death.CRASHED]),
+        ("os.kill(os.getpid(), signal.SIGKILL)", [Death.KILLED] * 2),
+        ("write_all(connection, b'x')\n    os._exit(3)", [Death.CRASHED]),
+        ("write_all(connection, ANSWER.pack(1, 64, 64) + bytes(100))\n    os._exit(0)", [Death.CRASHED]),
+        ("write_all(connection, ANSWER.pack(1, 65_535, 65_535))\n    time.sleep(600)", [Death.LIED]),
+        ("write_all(connection, ANSWER.pack(1, 2**31, 2))\n    time.sleep(600)", [Death.LIED]),
+        ("write_all(connection, ANSWER.pack(1, 0, 64))\n    time.sleep(600)", [Death.LIED]),
     ],
 )
 def test_whatever_a_child_says_or_does_is_no_more_than_a_refusal(
-    action: str, start: Callable[..., PictureCleaner], monkeypatch: pytest.MonkeyPatch
+    action: str, deaths: list[Death], start: Callable[..., PictureCleaner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A child that hostile bytes have taken over: it lies, stutters or falls silent, and is not heard again."""
     impersonate(monkeypatch, action)
-    cleaner = start()
+    seen: list[Death] = []
+    cleaner = start(on_death=seen.append)
     assert code_of(cleaner, PHOTO) == "image-corrupt"
+    assert seen == deaths
     monkeypatch.undo()
     assert code_of(cleaner, PHOTO) == ""
 
