@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +16,10 @@ from services.api.free_space import measure_free_bytes
 from services.api.metrics import JOB_CODES, ApiMetrics
 from services.api.resources import Resources
 from services.errors import TemporaryError
+from services.pictures.cleaner import Death
 from services.settings import Settings
-from tests.services.api.conftest import claim, fail, finish, post_sampled, rooms_of
+from tests.services.api.conftest import claim, fail, finish, post_photo, post_sampled, rooms_of
+from tests.services.api.pictures import encode, make_photo
 
 # Only ever waited for by a test that fails.
 PATIENCE_S = 120.0
@@ -35,7 +39,7 @@ def scrape(client: TestClient) -> Series:
 
 def of_jobs(series: Series) -> Series:
     """What all replicas must agree about."""
-    own = ("animation_webhook_tries", "animation_hints")
+    own = ("animation_webhook_tries", "animation_hints", "animation_picture")
     return {
         key: number
         for key, number in series.items()
@@ -152,6 +156,21 @@ def test_tries_of_webhooks_are_counted_from_nought() -> None:
         for outcome in ("delivered", "retried", "abandoned")
     }
     assert counted == {"delivered": 2, "retried": 1, "abandoned": 0}
+
+
+def test_deaths_of_decoding_children_are_counted_from_nought(client: TestClient, rooms: Resources) -> None:
+    def deaths() -> dict[str, float]:
+        series = scrape(client)
+        return {death.value: value(series, "animation_picture_child_deaths_total", reason=death) for death in Death}
+
+    none = dict.fromkeys(("crashed", "timeout", "lied", "killed"), 0.0)
+    photo = encode(make_photo())
+    assert post_photo(client, photo).status_code == 202
+    assert deaths() == none
+    (child,) = rooms.pictures._idle
+    os.kill(child._process.pid, signal.SIGKILL)
+    assert post_photo(client, photo).status_code == 202, "it costs no client a picture"
+    assert deaths() == none | {"killed": 1}
 
 
 def test_free_disk_is_that_of_local_data_alone(client: TestClient, tmp_path: Path) -> None:
