@@ -1,5 +1,6 @@
 """200 steps of every loop reproduce the committed curves; a loss that is changed by a twentieth does not."""
 
+from importlib import import_module
 from unittest import mock
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 import torch
 
 from tests.training.golden_losses import loops
-from training.embedding import contrast_pictures
 
 TOLERANCE = 0.02
 """Of a curve's mean size: other CPUs round otherwise, and 200 steps make that visible; half of the change to notice."""
@@ -31,7 +31,7 @@ def worst_gap(given: loops.Curve, wanted: loops.Curve) -> float:
 
 @pytest.mark.parametrize("name", loops.LOOPS)
 def test_the_loop_follows_its_curve(name):
-    curve = loops.run(loops.LOOPS[name])
+    curve = loops.run(name)
     assert len(curve["loss"]) == 10
     assert worst_gap(curve, loops.read(name)) < TOLERANCE
 
@@ -44,10 +44,17 @@ def test_a_twentieth_more_would_be_noticed(name):
         assert worst_gap(given, wanted) > TOLERANCE
 
 
-def test_a_changed_loss_is_noticed():
-    def more(*arguments):
-        return 1.05 * contrast_pictures(*arguments)
-
-    with mock.patch("training.embedding.contrast_pictures", more):
-        curve = loops.run(loops.LOOPS["embedding"])
-    assert worst_gap(curve, loops.read("embedding")) > TOLERANCE
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [
+        ("embedding", "training.embedding.contrast_pictures"),
+        ("language", "training.language.contrast"),
+        ("latent", "training.baselines.interpolation.plain_loss"),
+    ],
+)
+def test_a_changed_loss_is_noticed(name, loss):
+    room, _, function = loss.rpartition(".")
+    whole = getattr(import_module(room), function)
+    with mock.patch(loss, lambda *arguments: 1.05 * whole(*arguments)):
+        curve = loops.run(name)
+    assert worst_gap(curve, loops.read(name)) > TOLERANCE
