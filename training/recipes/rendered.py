@@ -239,7 +239,7 @@ ANIME_256 = Recipe(
     generator=GeneratorRecipe(
         channels=(128, 128, 128, 96, 48, 24, 16),
         w_dim=128,
-        phases=(*FROM_ANOTHER_DOMAIN, finer(6000), finer(6000, rare=8)),
+        phases=(*FROM_ANOTHER_DOMAIN, finer(6000), finer(5000, rare=8)),
     ),
 )
 
