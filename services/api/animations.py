@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn
-from urllib.parse import urlencode
 
 import structlog
 from anyio import to_thread
@@ -16,12 +15,12 @@ from starlette.responses import JSONResponse, Response
 
 from services.api.acceptance import accept_job, find_earlier
 from services.api.bodies import read_whole
-from services.api.desk import Accepted
 from services.api.faces import look_for_faces
 from services.api.forms import REQUEST_BODY
 from services.api.idempotency import HEADER as IDEMPOTENCY_HEADER
 from services.api.idempotency import read_key
 from services.api.jobs import answer_job, find_job, find_position
+from services.api.paging import LINK_HEADER, link_next
 from services.api.problems import describe_responses
 from services.api.resources import Poster, Reader, Resources, Rooms, Writer
 from services.api.schemas import PREFIX, Animation, AnimationList, describe_job
@@ -30,6 +29,7 @@ from services.api.waiting import wait_as_asked
 from services.api.webhooks import prepare_webhook
 from services.errors import AnimatoError
 from services.jobs.contract import FaceFacts, JobState
+from services.jobs.intake import Taken
 
 # What is parsed in less time than it takes to hand it to a thread.
 MAX_SMALL_BYTES = 4096
@@ -133,7 +133,7 @@ async def create_animation(
     """Accept one face (or none, with `source: sampled`) and one sentence; everything is checked before it is queued."""
     key = read_key(idempotency_key)
     accepted = await _accept(request, rooms, client.owner, key)
-    record, position = accepted.record, accepted.position
+    record, position = accepted.record, accepted.place
     request.state.job_id = record.id  # for the request's line in the log
     headers = {} if accepted.created else {"Idempotent-Replayed": "true"}
     record = await wait_as_asked(rooms, record, prefer, request, headers)
@@ -146,7 +146,7 @@ async def create_animation(
     return answer_job(record, position, status=status, headers=headers)
 
 
-async def _accept(request: Request, rooms: Resources, owner: str, key: str | None) -> Accepted:
+async def _accept(request: Request, rooms: Resources, owner: str, key: str | None) -> Taken:
     """Read, check and store a request; keeps nothing of its body while the client waits for the job."""
     rooms.room.check()  # a full disk is told before anything is sent to it
     with rooms.bodies.hold(owner) as share:
@@ -154,7 +154,7 @@ async def _accept(request: Request, rooms: Resources, owner: str, key: str | Non
         return await _accept_body(request, rooms, owner, key, body)
 
 
-async def _accept_body(request: Request, rooms: Resources, owner: str, key: str | None, body: bytes) -> Accepted:
+async def _accept_body(request: Request, rooms: Resources, owner: str, key: str | None, body: bytes) -> Taken:
     content_type = request.headers.get("Content-Type", "")
     # A hop to a thread costs more than most checks: one where a picture is decoded, one to wait for each disk.
     small = _check_small(body, content_type)
@@ -208,7 +208,7 @@ def _check_fetched(rooms: Resources, submission: Submission, image: bytes) -> tu
     response_model=AnimationList,
     summary="List animations",
     responses={
-        200: {"headers": {"Link": {"description": 'rel="next"', "schema": {"type": "string"}}}},
+        200: {"headers": LINK_HEADER},
         **describe_responses("validation-failed", "not-ready"),
     },
 )
@@ -216,10 +216,7 @@ def list_animations(rooms: Rooms, owner: Reader, query: Annotated[ListQuery, Que
     """List your jobs, newest first."""
     records, next_cursor = rooms.store.list_page(owner, query.limit, query.cursor, query.status, query.created_after)
     data = [describe_job(record, find_position(rooms.store, record)) for record in records]
-    headers = {"Cache-Control": "private, no-cache"}
-    if next_cursor is not None:
-        following: dict[str, Any] = query.model_dump(mode="json", exclude_none=True) | {"cursor": next_cursor}
-        headers["Link"] = f'<{PREFIX}?{urlencode(following)}>; rel="next"'
+    headers = {"Cache-Control": "private, no-cache"} | link_next(PREFIX, query, next_cursor)
     return JSONResponse({"object": "list", "data": data, "next_cursor": next_cursor}, headers=headers)
 
 

@@ -14,6 +14,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from services.api.joined_writes import JoinedWrites
 from services.api.problems import answer_error
 from services.errors import TemporaryError
 
@@ -48,12 +49,12 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, if need be in the place of one that does nothing."""
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport, self.loop))
         self._await_head()
         if len(self.connections) > self.max_connections and not self._make_room():
             _log.warning("connection_refused", connections=len(self.connections))
-            transport.write(_BUSY)
-            transport.close()
+            self.transport.write(_BUSY)
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget every timer."""

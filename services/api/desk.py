@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import structlog
-
 from services.api.auth import ANONYMOUS
 from services.api.gathering import Gathering
 from services.api.models import Catalogue
 from services.api.uploads import Submission
 from services.errors import AnimatoError
-from services.jobs.contract import InputFacts, JobRecord
+from services.jobs.contract import InputFacts
 from services.jobs.dispatch import Dispatcher
 from services.jobs.intake import NewJob, Taken
 from services.jobs.store import JobStore
@@ -25,17 +23,6 @@ from services.settings import Settings
 
 # PostgreSQL shares commits by itself, and every transaction there waits for a network: many at once, each alone.
 LANES_OF_A_SERVER = 20
-
-_log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """The job of a request, whether this request made it, and its place in the queue (None: it waits no more)."""
-
-    record: JobRecord
-    created: bool
-    position: int | None
 
 
 @dataclass(frozen=True)
@@ -50,7 +37,7 @@ class Candidate:
     traceparent: str | None
 
 
-Desk = Gathering[Candidate, Accepted]
+Desk = Gathering[Candidate, Taken]
 
 
 def make_desk(settings: Settings, store: JobStore, catalogue: Catalogue, dispatcher: Dispatcher) -> Desk:
@@ -67,18 +54,15 @@ def _take_in(
     catalogue: Catalogue,
     dispatcher: Dispatcher,
     candidates: Sequence[Candidate],
-) -> list[Accepted | Exception]:
+) -> list[Taken | Exception]:
     """Make jobs of candidates in one transaction, then hint; returns what became of each. Runs on a thread."""
     newcomers = [_make_newcomer(settings, catalogue, candidate) for candidate in candidates]
     taken = iter(store.accept_all([newcomer for newcomer in newcomers if isinstance(newcomer, NewJob)]))
     outcomes = [next(taken) if isinstance(newcomer, NewJob) else newcomer for newcomer in newcomers]
     for outcome in outcomes:
-        if isinstance(outcome, tuple) and outcome[1]:
-            dispatcher.hint(outcome[0].id)
-    places = _find_places(store, [outcome for outcome in outcomes if isinstance(outcome, tuple)])
-    return [
-        Accepted(*outcome, places.get(outcome[0].id)) if isinstance(outcome, tuple) else outcome for outcome in outcomes
-    ]
+        if isinstance(outcome, Taken) and outcome.created:
+            dispatcher.hint(outcome.record.id)
+    return outcomes
 
 
 def _make_newcomer(settings: Settings, catalogue: Catalogue, candidate: Candidate) -> NewJob | AnimatoError:
@@ -101,12 +85,3 @@ def _make_newcomer(settings: Settings, catalogue: Catalogue, candidate: Candidat
         owner_limit=(settings.owner_queue_limit or None) if candidate.owner != ANONYMOUS else None,
         traceparent=candidate.traceparent,
     )
-
-
-def _find_places(store: JobStore, taken: Sequence[Taken]) -> dict[str, int]:
-    """Return the places of jobs; empty where the database is silent: what it took in is no failure of the request."""
-    try:
-        return store.places([record.id for record, _ in taken]) if taken else {}
-    except AnimatoError as error:
-        _log.warning("places_unknown", code=error.code)
-        return {}

@@ -1,8 +1,8 @@
 """Gathers what requests wait for, so that one thread does it for all of them at once.
 
 Handing work to a thread and back costs more than most of the work itself: two switches, and on both sides a wait for
-the interpreter. So requests lay their work down here; while one thread is busy the next ones gather, and go together. No
-timer: who comes alone goes at once. Knows no request and no store.
+the interpreter. So requests lay their work down here; while one thread is busy the next ones gather, and go together.
+No timer: who comes alone goes at once. Knows no request and no store.
 """
 
 from __future__ import annotations

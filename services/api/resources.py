@@ -57,26 +57,26 @@ async def get_resources(request: Request) -> Resources:
 Rooms = Annotated[Resources, Depends(get_resources)]
 
 
-async def get_client(
-    request: Request,
-    rooms: Rooms,
-    scopes: SecurityScopes,
-    _bearer: Annotated[object, Security(BEARER)],
-    _header: Annotated[object, Security(HEADER)],
-) -> Client:
-    """Return the one who asks; the two schemes stand here for the API's description."""
-    return await rooms.authenticator.identify(request, scopes.scopes)
+# The two schemes stand in each signature for the API's description. What FastAPI resolves for a request costs more than
+# what is done for it here, so the dependencies below are flat: they call each other as plain functions.
+_Bearer = Annotated[object, Security(BEARER)]
+_Header = Annotated[object, Security(HEADER)]
 
 
-async def get_owner(client: Annotated[Client, Security(get_client)]) -> str:
+async def get_client(request: Request, scopes: SecurityScopes, _bearer: _Bearer, _header: _Header) -> Client:
+    """Return the one who asks."""
+    return await _identify(request, scopes)
+
+
+async def get_owner(request: Request, scopes: SecurityScopes, _bearer: _Bearer, _header: _Header) -> str:
     """Return the owner of what the client may see; other owners' jobs do not exist for it."""
-    return client.owner
+    return (await _identify(request, scopes)).owner
 
 
-async def count_post(
-    request: Request, rooms: Rooms, client: Annotated[Client, Security(get_client, scopes=[Scope.ANIMATIONS_WRITE])]
-) -> Client:
+async def count_post(request: Request, scopes: SecurityScopes, _bearer: _Bearer, _header: _Header) -> Client:
     """Return the one who posts. Raises: TemporaryError("rate-limited")."""
+    client = await _identify(request, scopes)
+    rooms = await get_resources(request)
     headers, refusal = rooms.posts.count(client, read_address(request))
     setattr(request.state, RATE_HEADERS, headers)
     if refusal is not None:
@@ -84,10 +84,15 @@ async def count_post(
     return client
 
 
+async def _identify(request: Request, scopes: SecurityScopes) -> Client:
+    rooms = await get_resources(request)
+    return await rooms.authenticator.identify(request, scopes.scopes)
+
+
 # What a route asks for. A route that has none of these is open to everybody.
 Reader = Annotated[str, Security(get_owner, scopes=[Scope.ANIMATIONS_READ])]
 Writer = Annotated[str, Security(get_owner, scopes=[Scope.ANIMATIONS_WRITE])]
 WebhookManager = Annotated[str, Security(get_owner, scopes=[Scope.WEBHOOKS_MANAGE])]
-Poster = Annotated[Client, Depends(count_post)]
+Poster = Annotated[Client, Security(count_post, scopes=[Scope.ANIMATIONS_WRITE])]
 MODELS_READER = Security(get_client, scopes=[Scope.MODELS_READ])
 METRICS_READER = Security(get_client, scopes=[Scope.METRICS_READ])

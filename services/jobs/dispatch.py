@@ -16,9 +16,9 @@ TASK_LOOK = "animato.look"
 # Workers look by themselves every few seconds; a hint that waited longer than this tells them nothing.
 HINT_LIFETIME_S = 30
 # A look goes on until nothing is due, so a handful of hints wakes every worker and more only cost: publishing one takes
-# about as long as accepting a job.
+# twice the processor time of accepting a job.
 _BURST = 32
-_EVERY_S = 0.01
+_EVERY_S = 0.05
 _PENDING = 64
 _LOG_EVERY_S = 10.0
 
@@ -86,13 +86,17 @@ class Dispatcher:
         while (job_id := self._pending.get()) is not None:
             now_s = time.monotonic()
             paced_s = max(paced_s + _EVERY_S, now_s - _BURST * _EVERY_S)
-            time.sleep(max(0.0, paced_s - now_s))
+            self._pace(paced_s - now_s)
             try:
                 self._celery.send_task(
                     TASK_LOOK, args=(job_id,), expires=HINT_LIFETIME_S, ignore_result=True, retry=False
                 )
             except Exception as error:  # noqa: BLE001 - kombu, redis and sockets fail in dozens of ways; none matters
                 self._count_drop(type(error).__name__)
+
+    def _pace(self, pause_s: float) -> None:
+        if pause_s > 0 and not self._closed:  # what is left at the end goes at once
+            time.sleep(pause_s)
 
     def _count_drop(self, reason: str) -> None:
         with self._counting:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 import structlog
@@ -57,8 +57,12 @@ class NewJob:
     traceparent: str | None = None
 
 
-# The job of a newcomer, and whether it is new: False for the earlier job of the same key.
-Taken = tuple[JobRecord, bool]
+class Taken(NamedTuple):
+    """The job of a newcomer, whether it is new (or the earlier one of the same key), and its place if it is queued."""
+
+    record: JobRecord
+    created: bool
+    place: int | None
 
 
 class Intake(Database):
@@ -68,7 +72,7 @@ class Intake(Database):
         super().__init__(url, **options)
         self._depth = _Depth()
 
-    def accept(self, *, job_id: str, now: datetime | None = None, **asked: Any) -> Taken:
+    def accept(self, *, job_id: str, now: datetime | None = None, **asked: Any) -> tuple[JobRecord, bool]:
         """Write one job as ``queued``, durably, and return it with True; or an earlier job of the same key with False.
 
         Args:
@@ -82,10 +86,10 @@ class Intake(Database):
         (taken,) = self._take_in([NewJob(id=job_id, **asked)], now)
         if isinstance(taken, AnimatoError):
             raise taken
-        return taken
+        return taken.record, taken.created
 
     def accept_all(self, newcomers: Sequence[NewJob]) -> list[Taken | Exception]:
-        """Write jobs in one transaction, each as ``accept`` does; returns what that returns or raises for each.
+        """Write jobs in one transaction, each as ``accept`` does; returns what that finds or raises for each.
 
         Nobody is refused for another's job: where the database objects to what is written, they are taken one by one.
         An outage is everybody's.
@@ -100,11 +104,6 @@ class Intake(Database):
             _log.warning("taken_one_by_one", jobs=len(newcomers), exc_info=error)
         return [taken for newcomer in newcomers for taken in self.accept_all([newcomer])]
 
-    def places(self, job_ids: Sequence[str]) -> dict[str, int]:
-        """Return the places of those jobs that are queued, 1 = next. Raises: TemporaryError("not-ready")."""
-        with self._read() as connection:
-            return find_places(connection, job_ids)
-
     def find_accepted(self, owner: str, key: str, body_sha256: str) -> JobRecord | None:
         """Return the job that this idempotency key made before, so that a repeated body need not be stored again.
 
@@ -116,9 +115,11 @@ class Intake(Database):
     def _take_in(self, newcomers: Sequence[NewJob], now: datetime | None = None) -> Sequence[Taken | AnimatoError]:
         with self._write() as connection:
             desk = _Desk(connection, self._now(connection) if now is None else now, self._depth)
-            taken = [desk.judge(newcomer) for newcomer in newcomers]
+            judged = [desk.judge(newcomer) for newcomer in newcomers]
             desk.write()
-        return taken
+            # Counted here: the connection that writes has the queue in its cache, every other must read it anew.
+            places = find_places(connection, [found[0].id for found in judged if isinstance(found, tuple)])
+        return [Taken(*found, places.get(found[0].id)) if isinstance(found, tuple) else found for found in judged]
 
 
 class _Desk:
@@ -132,8 +133,8 @@ class _Desk:
         self._of_owner: Counter[str] = Counter()
         self._of_key: dict[tuple[str, str], tuple[str, JobRecord]] = {}
 
-    def judge(self, newcomer: NewJob) -> Taken | AnimatoError:
-        """Return what becomes of one job; it is in the database after ``write``."""
+    def judge(self, newcomer: NewJob) -> tuple[JobRecord, bool] | AnimatoError:
+        """Return what becomes of one job, and whether it is new; it is in the database after ``write``."""
         try:
             earlier = self._find_earlier(newcomer)
             if earlier is None:

@@ -101,7 +101,7 @@ def test_no_database_is_no_false_202(client: TestClient, photo: bytes, settings:
     for path in settings.data_dir.glob("jobs.sqlite3*"):
         path.unlink()
     settings.data_dir.joinpath("jobs.sqlite3").mkdir()
-    client.app.state.resources.store._engine.dispose()  # type: ignore[attr-defined]
+    client.app.state.resources.store.close()  # type: ignore[attr-defined]  # its connections still had the old file
     expect_problem(post_photo(client, photo), 503, "not-ready")
     expect_problem(client.get("/v1/animations"), 503, "not-ready")
     assert client.get("/readyz").status_code == 503
