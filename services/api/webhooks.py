@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Body, Header, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
 from services.api.jobs import find_job
+from services.api.paging import LINK_HEADER, link_next
 from services.api.problems import describe_responses, make_pointer
 from services.api.resources import Resources, Rooms, WebhookManager
 from services.api.schemas import PREFIX as ANIMATIONS
@@ -128,7 +128,7 @@ class DeliveryQuery(BaseModel):
     response_model=WebhookDeliveryList,
     summary="List webhook deliveries",
     responses={
-        200: {"headers": {"Link": {"description": 'rel="next"', "schema": {"type": "string"}}}},
+        200: {"headers": LINK_HEADER},
         **describe_responses("validation-failed", "not-ready"),
     },
 )
@@ -137,10 +137,7 @@ def list_deliveries(rooms: Rooms, owner: WebhookManager, query: Annotated[Delive
     deliveries, next_cursor = rooms.store.list_deliveries(
         owner, query.limit, query.cursor, job_id=query.job_id, state=query.state
     )
-    headers = dict(_PRIVATE)
-    if next_cursor is not None:
-        following = query.model_dump(mode="json", exclude_none=True) | {"cursor": next_cursor}
-        headers["Link"] = f'<{PREFIX}/deliveries?{urlencode(following)}>; rel="next"'
+    headers = _PRIVATE | link_next(PREFIX + "/deliveries", query, next_cursor)
     return _answer_list(deliveries, next_cursor, headers)
 
 

@@ -111,6 +111,20 @@ def client(serve: Callable[..., TestClient]) -> TestClient:
     return serve()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, queue_server: QueueServer) -> Iterator[TestClient]:
+    """One app for all refusals of a module: none of them may leave anything behind, which is checked at the end."""
+    folder = tmp_path_factory.mktemp("shared")
+    write_model(folder / "bundles")
+    settings = Settings(
+        data_dir=folder / "data", bundles_dir=folder / "bundles", redis_url=queue_server.url, auth="off"
+    )
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client
+        assert rooms_of(client).store.counts()["queued"] == 0
+        assert stored_files(settings) == []
+
+
 @pytest.fixture(scope="session")
 def photo() -> bytes:
     return encode(make_photo())

@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from services.api.sources import SourceFetcher
-from services.settings import Settings
 from tests.services.api.conftest import expect_problem, rooms_of, stored_files
 from tests.services.outbound.internet import PUBLIC, Internet
 from tests.services.outbound.strangers import Stranger, answer, open_stranger, redirect
@@ -175,23 +174,6 @@ def test_hostile_urls_reach_nobody(shared: TestClient, victim: Stranger, names: 
     expect_problem(shared.post("/v1/animations", files=form), 422, code)
     assert victim.connections == 0
     assert "meta-data" not in str(problem)  # what was sent is not sent back
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, queue_server: Any) -> Iterator[TestClient]:
-    """One service with nothing opened; at the end nothing was stored."""
-    from services.api.app import create_app
-    from tests.services.api.conftest import write_model
-
-    folder = tmp_path_factory.mktemp("shared")
-    write_model(folder / "bundles")
-    settings = Settings(
-        data_dir=folder / "data", bundles_dir=folder / "bundles", redis_url=queue_server.url, auth="off"
-    )
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
-        yield client
-        assert rooms_of(client).store.counts()["queued"] == 0
-        assert stored_files(settings) == []
 
 
 @pytest.fixture

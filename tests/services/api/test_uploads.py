@@ -11,28 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from services.api.resources import Resources
-from services.settings import Settings
-from tests.services.api.conftest import expect_problem, post_photo, post_sampled, rooms_of, stored_files
+from tests.services.api.conftest import expect_problem, post_photo, post_sampled
 from tests.services.api.pictures import encode, make_photo, png_bomb
 
 SAMPLED = {"prompt": "smiling", "source": "sampled"}
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, queue_server: Any) -> Iterator[TestClient]:
-    """One app for all refusals: none of them may leave anything behind, which is checked at the end."""
-    from services.api.app import create_app
-    from tests.services.api.conftest import write_model
-
-    folder = tmp_path_factory.mktemp("shared")
-    write_model(folder / "bundles")
-    settings = Settings(
-        data_dir=folder / "data", bundles_dir=folder / "bundles", redis_url=queue_server.url, auth="off"
-    )
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
-        yield client
-        assert rooms_of(client).store.counts()["queued"] == 0
-        assert stored_files(settings) == []
 
 
 def pointers(problem: dict[str, Any]) -> list[str]:

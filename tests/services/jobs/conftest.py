@@ -1,4 +1,4 @@
-"""A migrated job store on each database, with a clock that tests set, and a short way to fill it."""
+"""An empty job store on each database, with a clock that tests set, and a short way to fill it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from services.jobs.contract import AnimationOptions, InputFacts, JobRecord, OutputFacts, VideoFormat, make_job_id
 from services.jobs.store import JobStore
-from services.jobs.tables import metadata
 
 
 class Clock:
@@ -32,30 +30,10 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def migrated_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of a migrated database of each kind, shared by the tests, each of which begins with empty tables."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('jobs') / 'jobs.sqlite3'}"
-    else:
-        server = request.getfixturevalue("postgres_server")
-        server.execute("CREATE DATABASE jobs")
-        url = server.url("jobs")
-    store = JobStore(url)
-    store.migrate()
-    store.close()
-    return url
-
-
 @pytest.fixture
-def store(migrated_url: str, clock: Clock) -> Iterator[JobStore]:
+def store(empty_url: str, clock: Clock) -> Iterator[JobStore]:
     """An empty store; runs once on SQLite and once on PostgreSQL."""
-    engine = sa.create_engine(migrated_url)
-    with engine.begin() as connection:
-        for table in metadata.sorted_tables:
-            connection.execute(sa.delete(table))
-    engine.dispose()
-    store = JobStore(migrated_url, max_crashes=3, max_retries=2, result_ttl_s=1000, clock=clock)
+    store = JobStore(empty_url, max_crashes=3, max_retries=2, result_ttl_s=1000, clock=clock)
     yield store
     store.close()
 

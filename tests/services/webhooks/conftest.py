@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,9 +106,9 @@ def open_receiver() -> Iterator[Callable[..., Receiver]]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[JobStore]:
-    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
-    store.migrate()
+def store(empty_url: str) -> Iterator[JobStore]:
+    """An empty store; runs once on SQLite and once on PostgreSQL."""
+    store = JobStore(empty_url)
     yield store
     store.close()
 
