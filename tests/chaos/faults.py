@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from tests.chaos.client import Away, Submitter
 from tests.chaos.ground import Ground
 from tests.chaos.orders import DEADLY
-from tests.chaos.proxy import Road
+from tests.chaos.proxy import Proxy, Road
 from tests.chaos.service import Member, Service
 from tests.chaos.watch import Hit, Watcher
 
@@ -262,29 +262,26 @@ def restart_postgres(world: World) -> None:
 
 def stall_database(world: World) -> None:
     """Nothing moves between the service and its database, and moves on afterwards."""
-    road = world.ground.database_road
-    assert road is not None
-    world.count("database stalled")
-    with road.made(Road.FROZEN):
-        time.sleep(min(world.outage_s, world.ground.settings.lease_s / 2))
+    seconds = min(world.outage_s, world.ground.settings.lease_s / 2)
+    _disturb(world, "database stalled", world.ground.database_road, Road.FROZEN, seconds)
 
 
 def refuse_storage(world: World) -> None:
     """The object store ends every connection."""
-    road = world.ground.storage_road
-    assert road is not None
-    world.count("storage refusing")
-    with road.made(Road.CUT):
-        time.sleep(world.outage_s)
+    _disturb(world, "storage refusing", world.ground.storage_road, Road.CUT, world.outage_s)
 
 
 def slow_storage(world: World) -> None:
     """The object store answers at a modem's speed."""
-    road = world.ground.storage_road
-    assert road is not None
-    world.count("storage slow")
-    with road.made(Road.SLOW):
-        time.sleep(world.outage_s)
+    _disturb(world, "storage slow", world.ground.storage_road, Road.SLOW, world.outage_s)
+
+
+def _disturb(world: World, kind: str, way: Proxy | None, road: Road, seconds: float) -> None:
+    """Put a fault on a way for some seconds; only a ground that has this way is asked for it."""
+    assert way is not None
+    world.count(kind)
+    with way.made(road):
+        time.sleep(seconds)
 
 
 def fill_disk(world: World) -> None:
