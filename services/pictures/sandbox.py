@@ -53,7 +53,11 @@ ALL_FENCES = Fence.LIMITS | Fence.NO_NEW_PRIVILEGES | Fence.SYSTEM_CALLS
 
 @dataclass(frozen=True)
 class _Machine:
-    """The numbers of one processor architecture (linux/audit.h, asm/unistd.h)."""
+    """The numbers of one processor architecture.
+
+    Source: Linux, include/uapi/linux/audit.h; arch/x86/entry/syscalls/syscall_64.tbl for x86-64 and, for ARM64, which
+    takes the generic numbers, include/uapi/asm-generic/unistd.h. ``test_system_calls.py`` names each of them.
+    """
 
     audit: int
     plain: tuple[int, ...]  # let through whatever their arguments

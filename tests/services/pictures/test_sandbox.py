@@ -9,7 +9,6 @@ import json
 import platform
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -155,11 +154,3 @@ def test_limits_hold_where_there_is_no_filter() -> None:
     for name in ("internet socket", "local socket", "read a file", "write a file", "make a file"):
         assert outcome[name] == "EMFILE", (name, outcome)
     assert outcome["swell"] == "MemoryError"
-
-
-@pytest.mark.parametrize("machine", sorted(_MACHINES))
-def test_numbers_of_a_machine_are_told_once(machine: str) -> None:
-    """A number that stands twice is one that was meant to be another."""
-    facts: Any = _MACHINES[machine]
-    numbers = [*facts.plain, *facts.mapping, facts.clone, facts.clone3]
-    assert len(numbers) == len(set(numbers)) == 32
