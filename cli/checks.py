@@ -110,6 +110,8 @@ def _check_onnxruntime(settings: Settings) -> Finding:
     found = f"{_version_of('onnxruntime', 'onnxruntime-gpu')}, providers: {', '.join(there)}"
     if "openvino" in there:
         found += f" (OpenVINO {_version_of('openvino')})"
+    if "ncnn" in there:
+        found += f" (ncnn {_version_of('ncnn')})"
     if not usable:
         wanted = ", ".join(settings.providers)
         return Finding("onnxruntime", State.MISSING, found, f"ANIMATO_PROVIDERS asks for {wanted}; add cpu to it")

@@ -2,7 +2,7 @@
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS dependencies
-# cpu, cpu-openvino, gpu or gpu-tensorrt. The two onnxruntime wheels share one import name and can't stand side by side.
+# cpu, cpu-openvino, cpu-ncnn, gpu or gpu-tensorrt. The two onnxruntime wheels share one import name and can't stand side by side.
 ARG RUNTIME=cpu
 WORKDIR /build
 RUN python -m venv /opt/venv

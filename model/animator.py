@@ -72,7 +72,7 @@ class Animator:
 
         Args:
             path: the bundle's directory, or what ``read_bundle`` returned.
-            providers: tensorrt, cuda, openvino, cpu, best first; falls back aloud.
+            providers: tensorrt, cuda, openvino, ncnn, cpu, best first; falls back aloud.
             threads: threads of one graph; None or 0: what the container's quota allows.
             tuning: precision and caches; None: full precision, nothing kept.
 

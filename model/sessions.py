@@ -13,7 +13,7 @@ import structlog
 from model.bundle.graphs import list_graph_specs
 from model.bundle.reader import Bundle
 from model.quota import count_processors
-from model.runtime import onnx_runtime, open_vino
+from model.runtime import ncnn_engine, onnx_runtime, open_vino
 from model.runtime.chain import ChainedEngine
 from model.runtime.contract import Array, Engine, Fallback, as_float32
 from model.runtime.interface import check_interface
@@ -23,9 +23,11 @@ from model.runtime.tuning import (
     GPU_PROVIDERS,
     PROVIDERS,
     SMALL_GRAPHS,
+    WIDE_BYTES,
     Precision,
     Tuning,
     choose_providers,
+    prefer,
     providers_of,
 )
 
@@ -102,7 +104,8 @@ def open_sessions(
     Graphs that name the same file share one opened engine, and each computes only its own outputs.
     Providers are tried in the given order. One that is not there, or that can't open or run a graph, is told aloud in
     a warning and the next is taken; where none is left, nothing is silently run elsewhere. Small graphs are run by the
-    CPU wherever it is allowed.
+    CPU wherever it is allowed. In the default list OpenVINO comes last at full precision, and ncnn draws wide networks
+    only; a list of your own is followed as it stands.
 
     Args:
         bundle: what ``read_bundle`` returned.
@@ -115,7 +118,9 @@ def open_sessions(
         BundleError: bundle-damaged or bundle-mismatch.
     """
     runtime, tuning = onnx_runtime.import_runtime(), tuning or Tuning()
-    usable = choose_providers(providers, list_providers())
+    usable, default = choose_providers(providers, list_providers()), tuple(providers) == DEFAULT_PROVIDERS
+    if default:
+        usable = prefer(usable, tuning.precision)
     if GPU_PROVIDERS & set(usable):
         onnx_runtime.load_gpu_libraries(runtime, tuning)
     threads = threads or count_processors()
@@ -129,6 +134,8 @@ def open_sessions(
             shapes = {name: tensor.shape for name, tensor in specs[graph].inputs.items()}
             source = GraphSource(graph, bundle.read_graph(graph), shapes)
             wanted = providers_of(graph, usable)
+            if default and len(source.data) < WIDE_BYTES:
+                wanted = tuple(name for name in wanted if name != "ncnn") or wanted
             chain = [name for name in wanted if name not in dead] or wanted
             engine = _chain(source, chain, 1 if graph in SMALL_GRAPHS else threads, tuning)
             dead |= {fallback.failed for fallback in engine.fallbacks}
@@ -148,6 +155,8 @@ def list_providers() -> tuple[str, ...]:
     there = set(onnx_runtime.list_built_in(onnx_runtime.import_runtime()))
     if open_vino.is_installed():
         there.add("openvino")
+    if ncnn_engine.is_installed():
+        there.add("ncnn")
     return tuple(name for name in PROVIDERS if name in there)
 
 
@@ -170,6 +179,8 @@ def _chain(source: GraphSource, providers: Sequence[str], threads: int, tuning: 
     def open_on(rest: Sequence[str]) -> Engine:
         if rest[0] == "openvino":
             return open_vino.OpenVinoEngine(source, threads, tuning)
+        if rest[0] == "ncnn":
+            return ncnn_engine.NcnnEngine(source, threads)
         return onnx_runtime.open_engine(onnx_runtime.import_runtime(), source, rest, threads, tuning)
 
     return ChainedEngine(source.graph, providers, open_on)

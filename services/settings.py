@@ -19,7 +19,7 @@ from services.errors import PermanentError
 
 PREFIX = "ANIMATO_"
 # What can run a graph, best first; ``model.runtime`` has the same names and knows how.
-PROVIDERS = ("tensorrt", "cuda", "openvino", "cpu")
+PROVIDERS = ("tensorrt", "cuda", "openvino", "ncnn", "cpu")
 
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\*")

@@ -47,6 +47,7 @@ LOCKS = (
     Lock("api", ("api", "postgres", "otel")),
     Lock("worker-cpu", ("worker", "postgres", "otel", "cpu")),
     Lock("worker-cpu-openvino", ("worker", "postgres", "otel", "cpu", "openvino")),
+    Lock("worker-cpu-ncnn", ("worker", "postgres", "otel", "cpu", "ncnn")),
     Lock("worker-gpu", ("worker", "postgres", "otel", "gpu")),
 )
 BY_NAME = {lock.name: lock for lock in LOCKS}

@@ -13,8 +13,11 @@ from model.errors import ModelError
 
 Precision = Literal["full", "half"]
 
-PROVIDERS = ("tensorrt", "cuda", "openvino", "cpu")
+PROVIDERS = ("tensorrt", "cuda", "openvino", "ncnn", "cpu")
 DEFAULT_PROVIDERS = PROVIDERS
+"""Who gives no list of their own leaves the choice to us: see `prefer`."""
+WIDE_BYTES = 16_000_000
+"""A synthesis file from here on is of a wide network, which ncnn draws faster; narrow ones gain nothing there."""
 GPU_PROVIDERS = frozenset({"tensorrt", "cuda"})
 # Graphs of a few small matrix products, some with a loop over time: handing them to other threads costs more than it
 # saves, and sending every step of the loop to a GPU more than the step.
@@ -29,7 +32,8 @@ class Tuning:
 
     Args:
         precision: "half" lets TensorRT compute in float16 and OpenVINO in bfloat16, where the hardware can. Frames then
-            differ a little (docs/decisions/0015-providers.md has the figures). CUDA and the plain CPU know no halves.
+            differ a little (docs/decisions/0015-providers.md has the figures). CUDA, ncnn and the
+            plain CPU know no halves.
         cache_dir: where engines and prepared weights are kept for later starts and other processes; None: nowhere.
         cuda_graphs: replay the synthesis on CUDA as one recorded graph per batch size.
     """
@@ -66,20 +70,31 @@ def choose_providers(wanted: Sequence[str], available: Sequence[str]) -> tuple[s
     return usable
 
 
+def prefer(usable: Sequence[str], precision: Precision) -> tuple[str, ...]:
+    """Return the default list as the measurements order it: OpenVINO for halves, and last at full precision."""
+    if precision == "half":
+        return tuple(usable)
+    return tuple(sorted(usable, key=lambda name: name == "openvino"))
+
+
 def providers_of(graph: str, usable: Sequence[str]) -> tuple[str, ...]:
-    """Return where one graph is tried, best first: a small graph on the CPU as soon as the CPU is allowed.
+    """Return where one graph may be tried, best first: a small graph on the CPU as soon as the CPU is allowed.
 
     Raises:
-        ModelError: provider-unavailable where only OpenVINO is allowed and the graph is not one that it gets.
+        ModelError: provider-unavailable where only such are allowed as do not take the graph.
     """
-    if graph not in SMALL_GRAPHS:
+    if graph == "synthesis":
         return tuple(usable)
-    # OpenVINO compiles for fixed sizes, and these graphs' sizes differ from prompt to prompt; TensorRT knows no Scan.
-    chain = tuple(name for name in ("cpu", "cuda") if name in usable)
+    # ncnn is told about layers that draw, and no others. OpenVINO compiles for fixed sizes, and the small graphs'
+    # differ from prompt to prompt; TensorRT knows no Scan.
+    chain = tuple(name for name in usable if name != "ncnn")
+    if graph in SMALL_GRAPHS:
+        chain = tuple(name for name in ("cpu", "cuda") if name in usable)
     if not chain:
+        reason = "whose sizes differ from call to call" if graph in SMALL_GRAPHS else "which draws nothing"
         raise ModelError(
             "provider-unavailable",
-            f"{', '.join(usable)} can't run the {graph} graph, whose sizes differ from call to call.",
+            f"{', '.join(usable)} can't run the {graph} graph, {reason}.",
             "Add cpu to ANIMATO_PROVIDERS.",
         )
     return chain

@@ -57,12 +57,13 @@ def test_images_get_the_versions_that_the_tests_run_with() -> None:
 @pytest.mark.parametrize("lock", [lock for lock in LOCKS if lock.name != "development"], ids=lambda lock: lock.name)
 def test_nothing_that_serves_carries_torch(lock: Lock) -> None:
     names = {pin.name for pin in image_pins(lock)}
-    assert not {"torch", "onnx", "onnxscript", "skia-python", "transformers", "pytest"} & names
+    assert not {"torch", "onnxscript", "skia-python", "transformers", "pytest"} & names
+    assert ("onnx" in names) == (lock.name == "worker-cpu-ncnn"), "onnx reads graphs for ncnn, and for nobody else"
 
 
 def test_each_image_has_its_own_runtime_and_no_other() -> None:
     runtimes = {
-        lock.name: {pin.name for pin in image_pins(lock) if pin.name.startswith(("onnxruntime", "openvino"))}
+        lock.name: {pin.name for pin in image_pins(lock) if pin.name.startswith(("onnxruntime", "openvino", "ncnn"))}
         for lock in LOCKS
         if lock.image
     }
@@ -70,6 +71,7 @@ def test_each_image_has_its_own_runtime_and_no_other() -> None:
         "api": set(),
         "worker-cpu": {"onnxruntime"},
         "worker-cpu-openvino": {"onnxruntime", "openvino", "openvino-telemetry"},
+        "worker-cpu-ncnn": {"onnxruntime", "ncnn"},
         "worker-gpu": {"onnxruntime-gpu"},
     }
 

@@ -30,6 +30,7 @@ FORBIDDEN = {
     "services-layers": ("services/jobs", "import services.api.app"),
     "onnxruntime": ("worker", "import onnxruntime"),
     "openvino": ("worker", "import openvino"),
+    "ncnn": ("worker", "import ncnn"),
     "runtime": ("worker", "import model.runtime.tuning"),
     "fastapi": ("cli", "import fastapi"),
     "celery": ("services/jobs", "import celery"),

@@ -25,7 +25,7 @@ def test_defaults_are_the_embedded_service(tmp_path: Path) -> None:
     assert settings.resolved_database_url == f"sqlite:///{tmp_path}/.animato/jobs.sqlite3"
     assert settings.resolved_storage_url == (tmp_path / ".animato" / "objects").as_uri()
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
-    assert settings.providers == ("tensorrt", "cuda", "openvino", "cpu")
+    assert settings.providers == ("tensorrt", "cuda", "openvino", "ncnn", "cpu")
     assert (settings.precision, settings.cuda_graphs) == ("full", False)
     assert settings.resolved_cache_dir == tmp_path / ".animato" / "cache"
     assert settings.bundles_dir == tmp_path / "bundles"
