@@ -144,8 +144,10 @@ class _Desk:
             return refusal
         if earlier is not None:
             return earlier, False
-        record = _make_record(newcomer, self._now)
-        self._rows.append(_make_row(newcomer, self._now))
+        # A microsecond apart, so that lists and turns show them in the order in which they came.
+        moment = self._now + timedelta(microseconds=len(self._rows))
+        record = _make_record(newcomer, moment)
+        self._rows.append(_make_row(newcomer, moment))
         self._of_owner[newcomer.owner] += 1
         if newcomer.idempotency is not None:
             key, body_sha256 = newcomer.idempotency
