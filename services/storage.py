@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -134,9 +134,8 @@ class ObjectStore:
         path = _checked(_KEY, key)
         name = _checked(_KEY, download_name or key.rsplit("/", 1)[-1])
         if self._folder is not None:
-            # Again if another thread tidied the empty directory away in which this one was about to write.
-            _putting(lambda: obstore.put(self._store, path, data), tries=2)
-            _putting(lambda: self._sync(path))
+            self._write(path, data)
+            _putting(lambda: self._sync([path]))
             return
         attributes: dict[Any, str] = {
             "Content-Type": media_type,
@@ -149,18 +148,32 @@ class ObjectStore:
 
         Raises: TemporaryError("storage-failed"); some may be stored then.
         """
-        list(self._uploading.map(lambda each: self.put(*each), objects))
+        if self._folder is None:
+            list(self._uploading.map(lambda each: self.put(*each), objects))
+            return
+        paths = []
+        for key, data, _media_type, _name in objects:
+            paths.append(_checked(_KEY, key))
+            self._write(paths[-1], data)
+        _putting(lambda: self._sync(paths))
 
-    def _sync(self, key: str) -> None:
-        """Force a written file and the directories that name it to disk: a 202 must survive a power cut."""
+    def _write(self, path: str, data: bytes | Path) -> None:
+        """Write one file of a local folder, not yet synced."""
+        # Again if another thread tidied the empty directory away in which this one was about to write.
+        _putting(lambda: obstore.put(self._store, path, data), tries=2)
+
+    def _sync(self, keys: Sequence[str]) -> None:
+        """Force written files and the directories that name them to disk: a 202 must survive a power cut."""
         assert self._folder is not None
-        *parents, _name = key.split("/")
-        entries = [key, *("/".join(parents[:depth]) for depth in range(len(parents), 0, -1))]
-        if entries[-1] not in self._rooted:  # the store's own folder names few others, and the same ones always
-            entries.append("")
+        entries = dict.fromkeys(keys)  # in order, each once; the store's own folder names few others, always the same
+        for key in list(entries):
+            *parents, _name = key.split("/")
+            entries |= dict.fromkeys("/".join(parents[:depth]) for depth in range(len(parents), 0, -1))
+            if key.split("/")[0] not in self._rooted:
+                entries[""] = None
         # At once, because a disk takes many syncs in about the time of one.
         list(self._syncing.map(_sync, (self._folder / entry for entry in entries)))
-        self._rooted.add(entries[-1] or entries[-2])
+        self._rooted.update(key.split("/")[0] for key in keys)
 
     def get(self, key: str) -> bytes:
         """Return a whole object. Raises: ObjectMissing, TemporaryError("storage-failed")."""

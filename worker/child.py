@@ -9,6 +9,7 @@ the stages; no SQL, no queue, no object store.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -48,6 +49,7 @@ class Child:
             except PermanentError as error:
                 log.error("bundle_refused", bundle=bundle.name, code=error.code, reason=error.message)  # noqa: TRY400 - the sentence says it
                 self._broken[str(bundle)] = f"{error.message} {error.hint}".strip()
+        gc.freeze()  # what is loaded by now stays: no collection need ever walk through it again
         self._tell_ready()
         while True:
             message = self._connection.recv()

@@ -8,13 +8,13 @@ keep a third process for tracking. It knows the protocol; no models, no SQL, no 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 from subprocess import Popen
 from typing import cast
 
@@ -39,6 +39,7 @@ class InferenceChild:
     def __init__(self, options: ChildOptions) -> None:
         self._options = options
         self._connection: Connection | None = None
+        self._news = select.poll()  # Connection.poll would make one for every look
         self._process: Popen[bytes] | None = None
         self._exited = threading.Event()
         self._killed_here = False
@@ -68,6 +69,7 @@ class InferenceChild:
                 pass_fds=(theirs.fileno(),),
             )
         self._connection = Connection(ours.detach())
+        self._news.register(self._connection.fileno(), select.POLLIN)
         try:
             self._connection.send(self._options)
         except ConnectionError:
@@ -82,7 +84,7 @@ class InferenceChild:
         """Return the next event, or None when none came in time."""
         assert self._connection is not None, "start the child first"
         try:
-            if not self._connection.poll(timeout_s):
+            if not self._news.poll(1000 * timeout_s):
                 return None
             event = cast(Event, self._connection.recv())
         except (EOFError, ConnectionError, OSError):
@@ -165,10 +167,3 @@ def describe_death(exit_code: int | None, *, killed_here: bool = False) -> str:
     if number in {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}:
         return f"The process that runs the model crashed with {name}; most often a fault of its runtime or driver."
     return f"The process that runs the model was ended by {name}."
-
-
-def bundle_folders(bundles_dir: Path) -> dict[str, Path]:
-    """Return the folder of every bundle that can be named, by model id, the default one first."""
-    from model.bundle.reader import find_bundle, list_bundles
-
-    return {manifest.id: find_bundle(bundles_dir, manifest.id) for manifest in list_bundles(bundles_dir)}

@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 # Writes at most this often: a long video must not become a thousand transactions.
 REPORT_EVERY_S = 0.4
+# A job that is over sooner is not worth a report.
+FIRST_REPORT_AFTER_S = 0.2
 CANCEL_LOOK_EVERY_S = 1.0
 # How long a stage may go without a sign of life before its lease is left to lapse.
 PATIENCE_S = 120.0
@@ -112,8 +114,10 @@ class LeaseKeeper:
         }
         self.touch()
         with self._lock:
+            first = not self._pending
             self._pending |= {name: value for name, value in news.items() if value is not None}
-        self._wake.set()
+        if first:  # else the thread knows already when it is to write
+            self._wake.set()
 
     def check(self) -> None:
         """Return while the work may go on.
@@ -137,7 +141,8 @@ class LeaseKeeper:
 
     def _keep(self) -> None:
         structlog.contextvars.bind_contextvars(job_id=self._lease.record.id)
-        reported_s = looked_s = 0.0
+        looked_s = self._began_s  # the claim has looked
+        reported_s = self._began_s - REPORT_EVERY_S + FIRST_REPORT_AFTER_S
         while not self._closing and self._fault is None:
             now_s = time.monotonic()
             # Renewal comes first: it must not wait behind a report.

@@ -93,6 +93,14 @@ def list_bundles(bundles_dir: Path | str) -> list[Manifest]:
     return [manifest for _, manifest in _scan(Path(bundles_dir))]
 
 
+def map_bundles(bundles_dir: Path | str) -> dict[str, Path]:
+    """Return the directory of every bundle by its id, in the order of ``list_bundles``; the first of equal ids."""
+    found: dict[str, Path] = {}
+    for directory, manifest in _scan(Path(bundles_dir)):
+        found.setdefault(manifest.id, directory)
+    return found
+
+
 def find_bundle(bundles_dir: Path | str, model_id: str) -> Path:
     """Return the directory of the bundle with this id (which need not be the folder's name).
 

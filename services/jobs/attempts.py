@@ -44,6 +44,50 @@ _AT_REST: dict[str, Any] = {
     "lease_expires_at": None,
 }
 
+# Statements are built once: building one takes several times as long as SQLite takes to run it. The values of an
+# UPDATE's columns, beside the computed ones, come with its parameters.
+_NOW = sa.bindparam("at", type_=jobs.c.created_at.type)
+_HELD = (
+    jobs.c.id == sa.bindparam("of_job"),
+    jobs.c.state == JobState.RUNNING,
+    jobs.c.token == sa.bindparam("of_token"),
+    jobs.c.lease_expires_at > _NOW,
+)
+_CHANGE = sa.update(jobs).where(*_HELD).values(revision=jobs.c.revision + 1)
+_SUCCEED = _CHANGE.where(sa.not_(jobs.c.cancel_requested)).values(frames_done=jobs.c.frames_total)
+_RENEW = sa.update(jobs).where(*_HELD).returning(jobs.c.cancel_requested)
+_COUNTERS = sa.select(jobs.c.crashes, jobs.c.retries, jobs.c.cancel_requested).where(*_HELD).with_for_update()
+_CANCEL_REQUESTED = sa.select(jobs.c.cancel_requested).where(jobs.c.id == sa.bindparam("of_job"))
+_IS_DUE = (jobs.c.state == JobState.QUEUED, jobs.c.not_before <= _NOW)
+_ANY_DUE = sa.select(jobs.c.id).where(*_IS_DUE).limit(1)
+
+
+def _make_claim(*only: sa.ColumnElement[bool]) -> sa.ReturningUpdate[Any]:
+    """Return the UPDATE that takes the next due job, whose parameters are those of its lease."""
+    # A deadline is for the start: a job that lost its worker afterwards is not late.
+    in_time = sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > _NOW, jobs.c.started_at.is_not(None))
+    due = (
+        sa.select(jobs.c.id)
+        .where(*_IS_DUE, in_time, *only)
+        .order_by(*CLAIM_ORDER)
+        .limit(1)
+        .with_for_update(skip_locked=True)  # SQLite has one writer and ignores it
+    )
+    return (
+        sa.update(jobs)
+        .where(jobs.c.id == due.scalar_subquery(), jobs.c.state == JobState.QUEUED)
+        .values(
+            attempt=jobs.c.attempt + 1,
+            revision=jobs.c.revision + 1,
+            started_at=sa.func.coalesce(jobs.c.started_at, _NOW),
+        )
+        .returning(*jobs.c)
+    )
+
+
+_CLAIM = _make_claim()
+_CLAIM_OF_MODELS = _make_claim(jobs.c.model_id.in_(sa.bindparam("models", expanding=True)))
+
 
 class LeaseLost(PermanentError):  # noqa: N818 - it reads as what happened
     """The job is no longer this worker's: its lease lapsed, or it was ended by somebody else. Stop, write nothing."""
@@ -84,56 +128,38 @@ class Attempts(Database):
 
     # -- an attempt ---------------------------------------------------------------------------------------------------
 
-    def claim(self, worker: str, lease_s: float, *, model_ids: Collection[str] | None = None) -> Lease | None:
+    def claim(
+        self,
+        worker: str,
+        lease_s: float,
+        *,
+        model_ids: Collection[str] | None = None,
+        storing: Lease | None = None,
+    ) -> Lease | None:
         """Take the next due job, or return None when there is none; clients take turns (``fairness``).
 
         Args:
             worker: the name that ``beat_worker`` uses.
             lease_s: seconds until the job is given to another worker unless ``heartbeat`` renews the lease.
             model_ids: the bundles that this worker carries; None: any.
+            storing: the job that this worker has drawn and goes on storing. Its row says so from then on, so that
+                it is not blamed if the new one kills the worker (``sweeps``).
         """
+        token = secrets.token_hex(16)
         with self._note() as connection:
             now = self._now(connection)
-            due = (
-                sa.select(jobs.c.id)
-                .where(
-                    jobs.c.state == JobState.QUEUED,
-                    jobs.c.not_before <= now,
-                    # A deadline is for the start: a job that lost its worker afterwards is not late.
-                    sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > now, jobs.c.started_at.is_not(None)),
-                )
-                .order_by(*CLAIM_ORDER)
-                .limit(1)
-                .with_for_update(skip_locked=True)  # SQLite has one writer and ignores it
-            )
-            if model_ids is not None:
-                due = due.where(jobs.c.model_id.in_(list(model_ids)))
-            job_id = connection.execute(due).scalar_one_or_none()
-            if job_id is None:
-                return None
-            token = secrets.token_hex(16)
             expires_at = now + timedelta(seconds=lease_s)
-            row = (
-                connection.execute(
-                    sa.update(jobs)
-                    .where(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED)
-                    .values(
-                        _AT_REST
-                        | {
-                            "state": JobState.RUNNING,
-                            "attempt": jobs.c.attempt + 1,
-                            "revision": jobs.c.revision + 1,
-                            "started_at": sa.func.coalesce(jobs.c.started_at, sa.literal(now, jobs.c.started_at.type)),
-                            "worker": worker,
-                            "token": token,
-                            "lease_expires_at": expires_at,
-                        }
-                    )
-                    .returning(*jobs.c)
-                )
-                .mappings()
-                .one()
-            )
+            values = {"state": JobState.RUNNING, "worker": worker, "token": token, "lease_expires_at": expires_at}
+            parameters = _AT_REST | values | {"at": now}
+            if model_ids is None:
+                claimed = connection.execute(_CLAIM, parameters)
+            else:
+                claimed = connection.execute(_CLAIM_OF_MODELS, parameters | {"models": list(model_ids)})
+            row = claimed.mappings().one_or_none()
+            if row is None:
+                return None
+            if storing is not None:  # unless it has ended meanwhile
+                connection.execute(_CHANGE, _held(storing, now) | {"stage": Stage.STORE})
             return Lease(record=record_from_row(row), token=token, expires_at=expires_at)
 
     def heartbeat(self, lease: Lease, lease_s: float) -> bool:
@@ -143,11 +169,8 @@ class Attempts(Database):
         """
         with self._note() as connection:
             now = self._now(connection)
-            row = connection.execute(
-                self._guarded(lease, now)
-                .values(lease_expires_at=now + timedelta(seconds=lease_s))
-                .returning(jobs.c.cancel_requested)
-            ).one_or_none()
+            renewed = {"lease_expires_at": now + timedelta(seconds=lease_s)}
+            row = connection.execute(_RENEW, _held(lease, now) | renewed).one_or_none()
             if row is None:
                 raise LeaseLost(lease.record.id)
             return bool(row.cancel_requested)
@@ -155,16 +178,12 @@ class Attempts(Database):
     def is_any_due(self) -> bool:
         """Return whether a claim would find a job of some model: one row of an index, to be asked every few moments."""
         with self._read() as connection:
-            due = sa.select(jobs.c.id).where(
-                jobs.c.state == JobState.QUEUED, jobs.c.not_before <= self._now(connection)
-            )
-            return connection.execute(due.limit(1)).first() is not None
+            return connection.execute(_ANY_DUE, {"at": self._now(connection)}).first() is not None
 
     def is_cancel_requested(self, job_id: str) -> bool:
         """Return whether the client wants the job to end: one column, to be asked every second."""
         with self._read() as connection:
-            query = sa.select(jobs.c.cancel_requested).where(jobs.c.id == job_id)
-            return bool(connection.execute(query).scalar_one_or_none())
+            return bool(connection.execute(_CANCEL_REQUESTED, {"of_job": job_id}).scalar_one_or_none())
 
     def report(
         self,
@@ -203,25 +222,23 @@ class Attempts(Database):
 
         Raises: LeaseLost; JobCanceled when the client's cancel came first (then call ``finish_canceled``).
         """
+        values = {
+            "state": JobState.SUCCEEDED,
+            "output": json_safe(output),
+            "quality": None if quality is None else dict(quality),
+            "metrics": dict(metrics),
+            "progress": 1.0,
+            "expires_at": expires_at,
+        }
         with self._write() as connection:
             now = self._now(connection)
-            if self._cancel_requested(connection, lease):
-                raise JobCanceled
-            self._change(
-                connection,
-                lease,
-                now,
-                {
-                    "state": JobState.SUCCEEDED,
-                    "output": json_safe(output),
-                    "quality": None if quality is None else dict(quality),
-                    "metrics": dict(metrics),
-                    "progress": 1.0,
-                    "frames_done": jobs.c.frames_total,
-                    "expires_at": expires_at,
-                },
-                and_where=sa.not_(jobs.c.cancel_requested),
-            )
+            try:
+                self._change(connection, lease, now, values, _SUCCEED)
+            except LeaseLost:
+                # The guard decides, and only who was refused asks why.
+                if connection.execute(_CANCEL_REQUESTED.where(*_HELD), _held(lease, now)).scalar_one_or_none():
+                    raise JobCanceled from None
+                raise
 
     def fail(self, lease: Lease, error: JobError) -> None:
         """End the job: ``running → failed``. Raises: LeaseLost."""
@@ -246,13 +263,13 @@ class Attempts(Database):
         with self._write() as connection:
             now = self._now(connection)
             row = self._held_row(connection, lease, now)
-            values: dict[str, Any] = {"retries": jobs.c.retries + 1}
+            values: dict[str, Any] = {"retries": row.retries + 1}
             if row.retries + 1 > self._max_retries:
                 values |= {"state": JobState.FAILED, "error": json_safe(reason)}
             else:
                 values |= {
                     "state": JobState.QUEUED,
-                    "attempt": jobs.c.attempt - 1,
+                    "attempt": lease.record.attempt - 1,
                     "not_before": now + timedelta(seconds=max(0.0, delay_s)),
                 }
             return self._hand_back(connection, lease, now, row.cancel_requested, values)
@@ -262,7 +279,7 @@ class Attempts(Database):
         with self._write() as connection:
             now = self._now(connection)
             row = self._held_row(connection, lease, now)
-            values = {"state": JobState.QUEUED, "attempt": jobs.c.attempt - 1}
+            values = {"state": JobState.QUEUED, "attempt": lease.record.attempt - 1}
             return self._hand_back(connection, lease, now, row.cancel_requested, values)
 
     def crash(self, lease: Lease, reason: JobError) -> JobState:
@@ -273,21 +290,12 @@ class Attempts(Database):
         with self._write() as connection:
             now = self._now(connection)
             row = self._held_row(connection, lease, now)
-            values: dict[str, Any] = {"crashes": jobs.c.crashes + 1, "state": JobState.QUEUED}
+            values: dict[str, Any] = {"crashes": row.crashes + 1, "state": JobState.QUEUED}
             if row.crashes + 1 >= self._max_crashes:
                 values |= {"state": JobState.FAILED, "error": json_safe(reason)}
             return self._hand_back(connection, lease, now, row.cancel_requested, values)
 
     # -- guards -------------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _guarded(lease: Lease, now: datetime) -> sa.Update:
-        return sa.update(jobs).where(
-            jobs.c.id == lease.record.id,
-            jobs.c.state == JobState.RUNNING,
-            jobs.c.token == lease.token,
-            jobs.c.lease_expires_at > now,
-        )
 
     def _completed(self, values: dict[str, Any], now: datetime) -> dict[str, Any]:
         """Add what follows from the new state: a rest for a queued job, an end for a terminal one."""
@@ -305,13 +313,9 @@ class Attempts(Database):
         lease: Lease,
         now: datetime,
         values: dict[str, Any],
-        and_where: sa.ColumnElement[bool] | None = None,
+        statement: sa.Update = _CHANGE,
     ) -> None:
-        statement = self._guarded(lease, now)
-        if and_where is not None:
-            statement = statement.where(and_where)
-        changed = connection.execute(statement.values(self._completed(values | {"revision": jobs.c.revision + 1}, now)))
-        if changed.rowcount != 1:
+        if connection.execute(statement, _held(lease, now) | self._completed(values, now)).rowcount != 1:
             raise LeaseLost(lease.record.id)
         if values.get("state") in TERMINAL_STATES:
             count_ends(connection, [lease.record.id])
@@ -321,30 +325,10 @@ class Attempts(Database):
     @staticmethod
     def _held_row(connection: Connection, lease: Lease, now: datetime) -> sa.Row[*tuple[Any, ...]]:
         """Lock and return the counters of a job that is still held. Raises: LeaseLost."""
-        row = connection.execute(
-            sa.select(jobs.c.crashes, jobs.c.retries, jobs.c.cancel_requested)
-            .where(
-                jobs.c.id == lease.record.id,
-                jobs.c.state == JobState.RUNNING,
-                jobs.c.token == lease.token,
-                jobs.c.lease_expires_at > now,
-            )
-            .with_for_update()
-        ).one_or_none()
+        row = connection.execute(_COUNTERS, _held(lease, now)).one_or_none()
         if row is None:
             raise LeaseLost(lease.record.id)
         return row
-
-    @staticmethod
-    def _cancel_requested(connection: Connection, lease: Lease) -> bool:
-        """Lock the row and tell whether its client has asked for an end."""
-        return bool(
-            connection.execute(
-                sa.select(jobs.c.cancel_requested)
-                .where(jobs.c.id == lease.record.id, jobs.c.state == JobState.RUNNING, jobs.c.token == lease.token)
-                .with_for_update()
-            ).scalar_one_or_none()
-        )
 
     def _hand_back(
         self, connection: Connection, lease: Lease, now: datetime, cancel_requested: bool, values: dict[str, Any]
@@ -353,3 +337,8 @@ class Attempts(Database):
             values = {"state": JobState.CANCELED}
         self._change(connection, lease, now, values)
         return JobState(values["state"])
+
+
+def _held(lease: Lease, now: datetime) -> dict[str, Any]:
+    """Return the parameters that ask whether the lease still holds."""
+    return {"of_job": lease.record.id, "of_token": lease.token, "at": now}

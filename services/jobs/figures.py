@@ -22,6 +22,19 @@ _FOLD_FROM = 200
 _FOLD_AT_ONCE = 5000
 
 
+def _make_count() -> sa.Insert:
+    code = sa.func.coalesce(jobs.c.error["code"].as_string(), "")
+    ended = (
+        sa.select(jobs.c.state, code, jobs.c.model_id, sa.func.count())
+        .where(jobs.c.id.in_(sa.bindparam("ended", expanding=True)), jobs.c.state.in_(sorted(TERMINAL_STATES)))
+        .group_by(jobs.c.state, code, jobs.c.model_id)
+    )
+    return sa.insert(job_ends).from_select(["state", "code", "model_id", "jobs"], ended)
+
+
+_COUNT_ENDS = _make_count()
+
+
 @dataclass(frozen=True)
 class QueueFacts:
     """How the queue stands now; ``oldest_s`` is the age of the job that has waited longest since it was accepted."""
@@ -37,15 +50,8 @@ def count_ends(connection: Connection, job_ids: Collection[str]) -> None:
     Adds rows and changes none: a shared counter would make every worker's last transaction wait for all others', and
     sweeps that end several jobs run into each other.
     """
-    if not job_ids:
-        return
-    code = sa.func.coalesce(jobs.c.error["code"].as_string(), "")
-    ended = (
-        sa.select(jobs.c.state, code, jobs.c.model_id, sa.func.count())
-        .where(jobs.c.id.in_(list(job_ids)), jobs.c.state.in_(sorted(TERMINAL_STATES)))
-        .group_by(jobs.c.state, code, jobs.c.model_id)
-    )
-    connection.execute(sa.insert(job_ends).from_select(["state", "code", "model_id", "jobs"], ended))
+    if job_ids:
+        connection.execute(_COUNT_ENDS, {"ended": list(job_ids)})
 
 
 def fold_ends(connection: Connection) -> None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from services.jobs.attempts import Attempts
-from services.jobs.contract import TERMINAL_STATES, JobError, JobState, json_safe
+from services.jobs.contract import TERMINAL_STATES, JobError, JobState, Stage, json_safe
 from services.jobs.figures import count_ends, fold_ends
 from services.jobs.outbox import announce
 from services.jobs.tables import jobs
@@ -56,6 +56,7 @@ class Sweeps(Attempts):
                 canceled = self._sweep_to(
                     connection, moment, lapsed, {"state": JobState.CANCELED}, jobs.c.cancel_requested
                 )
+                requeued = self._sweep_to(connection, moment, lapsed, {"state": JobState.QUEUED}, self._excused())
                 failed = self._sweep_to(
                     connection,
                     moment,
@@ -63,7 +64,7 @@ class Sweeps(Attempts):
                     {"state": JobState.FAILED, "crashes": jobs.c.crashes + 1, "error": json_safe(_worker_lost())},
                     jobs.c.crashes + 1 >= self._max_crashes,
                 )
-                requeued = self._sweep_to(
+                requeued += self._sweep_to(
                     connection, moment, lapsed, {"state": JobState.QUEUED, "crashes": jobs.c.crashes + 1}, sa.true()
                 )
             expired = self._expire(connection, moment)
@@ -77,6 +78,13 @@ class Sweeps(Attempts):
                     sa.select(sa.func.count()).where(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= moment)
                 ).scalar_one(),
             )
+
+    def _excused(self) -> sa.ColumnElement[bool]:
+        """Whose worker did not die of it: the film was drawn, and by then the worker drew another job's.
+
+        Not without end, lest a job that does kill its workers when it is stored be drawn for ever.
+        """
+        return sa.and_(jobs.c.stage == Stage.STORE, jobs.c.attempt < 2 * self._max_crashes)
 
     def _sweep_to(
         self,

@@ -16,7 +16,7 @@ from tests.pace import FFMPEG_VARIABLE, pace_ffmpeg
 from tests.worker.workplace import LONG, PATIENCE_S, parents, wait_until
 from worker import inference
 from worker.events import ChildOptions, Died, Done, Event, Failed, FramesDrawn, Order, Preview, Ready, StageStarted
-from worker.inference import InferenceChild, bundle_folders, describe_death
+from worker.inference import InferenceChild, describe_death
 
 pytestmark = pytest.mark.timeout(2000)
 
@@ -155,7 +155,3 @@ def test_the_child_dies_with_its_parent(tiny_bundle: Path):
 )
 def test_deaths_have_sentences(exit_code: int, words: str):
     assert words in describe_death(exit_code)
-
-
-def test_bundles_are_found_by_id(tiny_bundle: Path):
-    assert bundle_folders(tiny_bundle.parent) == {"tiny": tiny_bundle}

@@ -18,10 +18,10 @@ from services.jobs.dispatch import Dispatcher
 from services.queue import make_celery, soft_shutdown_s
 from tests.servers import QueueServer, free_port
 from tests.worker.workplace import LONG, PATIENCE_S, Workplace, child_of, digest, draw_picture, wait_until
+from worker.attempt import POLL_S
 from worker.inference import CANCEL_PATIENCE_S
 from worker.lease import CANCEL_LOOK_EVERY_S
 from worker.playback import probe
-from worker.runner import POLL_S
 
 pytestmark = pytest.mark.timeout(2000)
 

@@ -31,11 +31,11 @@ MEDIUM = {"frames": 240}
 class WorkerProcess:
     """``python -m worker.app`` in a process group of its own; its films are written at viewing speed."""
 
-    def __init__(self, settings: Settings, log: Path) -> None:
+    def __init__(self, settings: Settings, log: Path, program: str = "worker.app") -> None:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "worker.app"],
+                [sys.executable, "-m", program],
                 env=child_environment(settings) | {FFMPEG_VARIABLE: str(pace_ffmpeg(log.parent))},
                 stdout=output,
                 stderr=output,
@@ -75,8 +75,8 @@ class Workplace:
         self.storage = ObjectStore.from_settings(self.settings)
         self.workers: list[WorkerProcess] = []
 
-    def start_worker(self) -> WorkerProcess:
-        worker = WorkerProcess(self.settings, self.folder / f"worker-{len(self.workers)}.log")
+    def start_worker(self, program: str = "worker.app") -> WorkerProcess:
+        worker = WorkerProcess(self.settings, self.folder / f"worker-{len(self.workers)}.log", program)
         self.workers.append(worker)
         wait_until(lambda: self.facts_of(worker).get("models"), f"worker {worker.log} is ready", worker)
         return worker
@@ -85,10 +85,16 @@ class Workplace:
         return next((w.facts for w in self.store.live_workers(3600) if w.facts.get("pid") == worker.pid), {})
 
     def post(
-        self, prompt: str = "smiling", picture: bytes | None = None, *, stored: bool = True, **options: object
+        self,
+        prompt: str = "smiling",
+        picture: bytes | None = None,
+        *,
+        stored: bool = True,
+        job_id: str | None = None,
+        **options: object,
     ) -> str:
         """Accept a job; with ``stored=False`` its picture is gone before any worker can look."""
-        job_id = make_job_id()
+        job_id = job_id or make_job_id()
         facts = InputFacts()
         if picture is not None:
             key = input_key(job_id, digest(picture))

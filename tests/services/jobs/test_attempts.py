@@ -209,6 +209,49 @@ def test_sweep_fails_what_lost_three_workers(store: JobStore, lease: Lease, cloc
     assert (record.error.code, record.crashes, record.attempt) == ("worker-lost", 3, 3)
 
 
+@pytest.mark.parametrize("renewed", ["stored", "drawn"])
+def test_sweep_blames_what_a_dead_worker_drew_and_not_what_it_stored(
+    store: JobStore, lease: Lease, accept: Any, clock: Any, renewed: str
+) -> None:
+    accept()
+    drawn = store.claim("w", 30, storing=lease)
+    assert drawn is not None
+    shown = store.get(lease.record.id)
+    assert shown is not None
+    assert shown.stage is Stage.STORE
+    assert shown.revision == lease.record.revision + 1, "who watches it hears of it"
+    clock.advance(10)
+    assert not store.heartbeat(lease if renewed == "stored" else drawn, 30)
+    for seconds in (21, 10):  # the two leases lapse in either order
+        clock.advance(seconds)
+        store.sweep()
+    for job_id, crashes in ((lease.record.id, 0), (drawn.record.id, 1)):
+        record = store.get(job_id)
+        assert record is not None
+        assert (record.state, record.attempt, record.crashes) == (JobState.QUEUED, 1, crashes)
+
+
+def test_sweep_fails_what_is_lost_whenever_it_is_stored(store: JobStore, lease: Lease, clock: Any) -> None:
+    for _ in range(7):
+        store.report(lease, stage=Stage.STORE)
+        clock.advance(31)
+        assert store.sweep().failed == []
+        lease = store.claim("w", 30) or lease
+    store.report(lease, stage=Stage.STORE)
+    clock.advance(31)
+    assert store.sweep().failed == [lease.record.id], "it is excused for a while, not for ever"
+
+
+def test_claim_beside_a_job_that_has_been_stored_leaves_that_alone(
+    store: JobStore, lease: Lease, accept: Any, output: Any
+) -> None:
+    store.succeed(lease, output, None, {}, lease.expires_at)
+    ended = store.get(lease.record.id)
+    accept()
+    assert store.claim("w", 30, storing=lease) is not None
+    assert store.get(lease.record.id) == ended
+
+
 def test_retries_and_crashes_are_counted_apart(store: JobStore, lease: Lease) -> None:
     for give_back in (store.release, store.release):
         give_back(lease, 0, REASON)
