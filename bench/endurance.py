@@ -21,23 +21,20 @@ FIRST_JOBS = 1000
 STEP_S = 5.0
 
 
-def measure_endurance(settings: Settings, sample: Path, jobs: int) -> list[Figure]:
-    """Return resident memory after ``jobs`` jobs, each against what it was after the first thousand."""
-    return [_measure_api(settings, sample, jobs), *_measure_worker(jobs)]
-
-
-def _measure_api(settings: Settings, sample: Path, jobs: int) -> Figure:
+def measure_api_memory(settings: Settings, sample: Path, jobs: int) -> list[Figure]:
+    """Return the resident memory of the API after ``jobs`` accepts, against what it was after the first ones."""
     body = picture_body(shrink(sample, PICTURE_PX))
-    accepted, first_mb = 0, 0.0
+    accepted, first_jobs, first_mb = 0, 0, 0.0
     with running_api(settings) as api:
         while accepted < jobs:
             accepted += len(post(api, body, STEP_S).answers_ms)
-            if not first_mb and accepted >= min(FIRST_JOBS, jobs):
-                first_mb = _read_resident_mb([api.pid])
-        return _describe("the API", _read_resident_mb([api.pid]), first_mb, jobs, "accepts")
+            if not first_jobs and accepted >= min(FIRST_JOBS, jobs // 2):
+                first_jobs, first_mb = accepted, _read_resident_mb([api.pid])
+        return [_describe("the API", _read_resident_mb([api.pid]), accepted, first_mb, first_jobs, "accepts")]
 
 
-def _measure_worker(jobs: int) -> list[Figure]:
+def measure_worker_memory(jobs: int) -> list[Figure]:
+    """Return the resident memory of a worker and its child after ``jobs`` jobs, against that after the first ones."""
     first_jobs = min(FIRST_JOBS, jobs // 2)
     with tempfile.TemporaryDirectory(prefix="animato-bench-") as name:
         folder = Path(name)
@@ -51,13 +48,14 @@ def _measure_worker(jobs: int) -> list[Figure]:
             for begun in range(first_jobs, jobs, FIRST_JOBS):
                 hand_in(min(FIRST_JOBS, jobs - begun))
             return [
-                _describe(name, _read_resident_mb(roles[role]), first[role], jobs, "jobs")
+                _describe(name, _read_resident_mb(roles[role]), jobs, first[role], first_jobs, "jobs")
                 for role, name in (("worker", "the worker"), ("inference", "the inference child"))
             ]
 
 
-def _describe(who: str, now_mb: float, first_mb: float, jobs: int, what: str) -> Figure:
-    return Figure(f"memory of {who} after {jobs} {what}", now_mb, "MB", first_mb, "after the first tenth", "flat")
+def _describe(who: str, now_mb: float, jobs: int, first_mb: float, first_jobs: int, what: str) -> Figure:
+    name = f"memory of {who} after {jobs:,} {what}"
+    return Figure(name, now_mb, "MB", first_mb, f"after the first {first_jobs:,}", "flat")
 
 
 def _read_resident_mb(pids: list[int]) -> float:

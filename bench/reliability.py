@@ -22,6 +22,7 @@ def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench.reliability", description=__doc__)
     parser.add_argument("--only", choices=_PARTS, action="append", help="measure this part only; may be repeated")
+    parser.add_argument("--jobs", type=int, default=10_000, help="after so many memory is read; default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("out/bench-reliability.json"), help="default: %(default)s")
     parser.add_argument("--document", action="store_true", help="also put the table into docs/reliability.md")
     arguments = parser.parse_args()
@@ -32,7 +33,7 @@ def main() -> None:
         if arguments.only and part not in arguments.only:
             continue
         sys.stderr.write(f"measuring: {part}\n")
-        figures += measure()
+        figures += measure(arguments.jobs)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         # After every part: what was measured is kept when a later part fails.
         arguments.out.write_text(to_json(figures, machine), encoding="utf-8")
@@ -41,7 +42,7 @@ def main() -> None:
     sys.stdout.write(to_markdown(figures, machine))
 
 
-def _accepts() -> list[Figure]:
+def _accepts(_jobs: int) -> list[Figure]:
     from bench.accepts import measure_accepts
     from cli.demo import find_sample
 
@@ -49,21 +50,32 @@ def _accepts() -> list[Figure]:
     return measure_accepts(settings, find_sample(settings.samples_dir))
 
 
-def _queue() -> list[Figure]:
+def _queue(_jobs: int) -> list[Figure]:
     from bench.queue_overhead import measure_queue_overhead
 
     return measure_queue_overhead()
 
 
-def _memory() -> list[Figure]:
-    from bench.endurance import measure_endurance
+def _api_memory(jobs: int) -> list[Figure]:
+    from bench.endurance import measure_api_memory
     from cli.demo import find_sample
 
     settings = load_settings()
-    return measure_endurance(settings, find_sample(settings.samples_dir), jobs=10_000)
+    return measure_api_memory(settings, find_sample(settings.samples_dir), jobs)
 
 
-_PARTS: dict[str, Callable[[], list[Figure]]] = {"accepts": _accepts, "queue": _queue, "memory": _memory}
+def _worker_memory(jobs: int) -> list[Figure]:
+    from bench.endurance import measure_worker_memory
+
+    return measure_worker_memory(jobs)
+
+
+_PARTS: dict[str, Callable[[int], list[Figure]]] = {
+    "accepts": _accepts,
+    "queue": _queue,
+    "api-memory": _api_memory,
+    "worker-memory": _worker_memory,
+}
 
 
 if __name__ == "__main__":
