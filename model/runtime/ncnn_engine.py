@@ -7,23 +7,37 @@ Wide networks spend their time in 3×3 convolutions, and Winograd's form of them
 from __future__ import annotations
 
 import importlib.util
+import os
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from model.runtime.contract import Array, ProviderFailedError, Tensor, check_call
+from model.runtime.ncnn_layers import Layer, write_network
 from model.runtime.onnx_runtime import import_runtime, open_engine
 from model.runtime.source import GraphSource
 from model.runtime.tuning import Tuning
+
+_NO_MEMORY = -100  # ncnn's code for it
 
 
 def is_installed() -> bool:
     """Return whether the ncnn extra is there; nothing is imported."""
     return all(importlib.util.find_spec(name) is not None for name in ("ncnn", "onnx"))
+
+
+def _import_ncnn() -> Any:
+    # Its threads wait for each other a few hundred times a frame, by OpenMP, which by itself waits by counting: where
+    # another process has the core, the wait lasts that one's whole turn, and a frame took a hundred times as long.
+    # Read when the library is loaded, so no later than here.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import ncnn
+
+    return ncnn
 
 
 class NcnnEngine:
@@ -85,25 +99,17 @@ class NcnnEngine:
         return maps
 
 
-_NO_MEMORY = -100
-
-
 def _copy(array: Array) -> Any:
     """Return an array as memory of ncnn's own.
 
     A plain Mat has the array's address only: it does not keep the array alive, and ncnn follows a null pointer where it
     wants to write into memory that is not its own (github.com/Tencent/ncnn/issues/1543).
     """
-    import ncnn
-
-    return ncnn.Mat(array).clone()  # the caller's name for the array keeps it alive until here
+    return _import_ncnn().Mat(array).clone()  # the caller's name for the array keeps it alive until here
 
 
-def _load(feeds: Mapping[str, Any], layers: Sequence[Any], results: Sequence[str], threads: int) -> Any:
-    import ncnn
-
-    from model.runtime.ncnn_layers import write_network
-
+def _load(feeds: Collection[str], layers: Sequence[Layer], results: Sequence[str], threads: int) -> Any:
+    ncnn = _import_ncnn()
     text, weights = write_network(list(feeds), layers, results)
     network = ncnn.Net()
     options = network.opt
