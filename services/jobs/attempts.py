@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from services.errors import JobCanceled, PermanentError
 from services.jobs.commits import MOST_TOGETHER
@@ -62,7 +63,7 @@ _IS_DUE = (jobs.c.state == JobState.QUEUED, jobs.c.not_before <= _NOW)
 _ANY_DUE = sa.select(jobs.c.id).where(*_IS_DUE).limit(1)
 
 
-def _make_claim(*only: sa.ColumnElement[bool]) -> sa.ReturningUpdate[Any]:
+def _make_claim(*only: sa.ColumnElement[bool]) -> ReturningUpdate[Any]:
     """Return the UPDATE that takes the next due job, whose parameters are those of its lease."""
     # A deadline is for the start: a job that lost its worker afterwards is not late.
     in_time = sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > _NOW, jobs.c.started_at.is_not(None))
