@@ -171,11 +171,12 @@ def synthesize(network: SynthesisNetwork, ws: Tensor, noise_mode: NoiseMode | No
     return rgb
 
 
-def judge(network: Discriminator, image: Tensor, c: Tensor | None = None) -> Tensor:
-    """Judge what a Discriminator judges.
+def describe(network: Discriminator, image: Tensor) -> list[Tensor]:
+    """Give the map behind every block of a Discriminator, large ones first.
 
-    Shapes: image [N,3,R,R], c [N,c_dim] → logits [N].
+    Shapes: image [N,3,R,R] → [N,channels at R/2,R/2,R/2] … [N,channels[0],4,4].
     """
+    maps: list[Tensor] = []
     x: Tensor | None = None
     for module in network.blocks:
         block = cast("DiscriminatorBlock", module)
@@ -187,9 +188,18 @@ def judge(network: Discriminator, image: Tensor, c: Tensor | None = None) -> Ten
         assert x is not None
         y = convolve(block.conv1, convolve(block.conv0, x))
         x = (y + convolve(block.skip, x)) / math.sqrt(2) if block.has_skip else y
-    assert x is not None
+        maps.append(x)
     if network.architecture == "skip":
-        x = x + convolve(network.fromrgb, image)
+        maps[-1] = maps[-1] + convolve(network.fromrgb, image)
+    return maps
+
+
+def judge(network: Discriminator, image: Tensor, c: Tensor | None = None) -> Tensor:
+    """Judge what a Discriminator judges.
+
+    Shapes: image [N,3,R,R], c [N,c_dim] → logits [N].
+    """
+    x = describe(network, image)[-1]
     if network.std_channels:
         x = minibatch_std(x, network.group_size, network.std_channels)
     x = convolve(network.conv, x).flatten(1)

@@ -214,3 +214,12 @@ def test_discriminator(architecture, c_dim):
         [normal(4, 3, 16, 16)],
         list(network.parameters()),
     )
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_discriminators_maps(architecture):
+    torch.manual_seed(0)
+    network = stir(build_discriminator(16, (6, 5, 4), architecture=architecture))
+    image = normal(4, 3, 16, 16)
+    for fast, slow in zip(network.describe(image), reference.describe(network, image), strict=True):
+        torch.testing.assert_close(fast, slow, **TOLERANCE)
