@@ -15,7 +15,12 @@ from services.jobs.store import JobStore
 
 
 def newcomer(owner: str = "me", **fields: Any) -> NewJob:
-    asked = {"options": AnimationOptions(prompt="smiling"), "input": InputFacts(), "seed": 1, "model_id": "human"}
+    asked: dict[str, Any] = {
+        "options": AnimationOptions(prompt="smiling"),
+        "input": InputFacts(),
+        "seed": 1,
+        "model_id": "human",
+    }
     return NewJob(id=make_job_id(), owner=owner, **(asked | fields))
 
 
