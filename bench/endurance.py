@@ -18,6 +18,7 @@ from services.settings import Settings
 from tests.model.tiny_bundle import build_tiny_bundle
 
 FIRST_JOBS = 1000
+HANDFUL = 100  # handed in at once, and waited for
 STEP_S = 5.0
 
 
@@ -43,10 +44,11 @@ def measure_worker_memory(jobs: int) -> list[Figure]:
         Image.effect_noise((64, 64), 40).convert("RGB").save(picture)
         with our_workers(folder, picture, 1) as hand_in:
             roles = find_roles()
-            hand_in(first_jobs)
-            first = {role: _read_resident_mb(roles[role]) for role in ("worker", "inference")}
-            for begun in range(first_jobs, jobs, FIRST_JOBS):
-                hand_in(min(FIRST_JOBS, jobs - begun))
+            first: dict[str, float] = {}
+            for begun in range(0, jobs, HANDFUL):
+                hand_in(min(HANDFUL, jobs - begun))
+                if not first and begun + HANDFUL >= first_jobs:
+                    first = {role: _read_resident_mb(roles[role]) for role in ("worker", "inference")}
             return [
                 _describe(name, _read_resident_mb(roles[role]), jobs, first[role], first_jobs, "jobs")
                 for role, name in (("worker", "the worker"), ("inference", "the inference child"))
