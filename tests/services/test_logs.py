@@ -64,6 +64,28 @@ def test_private_fields_and_texts_are_withheld(lines: Any) -> None:
     assert "GET https://h/v?[withheld] and HTTP://h:1/hook?[withheld]" in _text(lines), "the rest of a URL may be told"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"postgresql://animato:{CANARY}@h/d",
+        f"x-amz-security-token={CANARY}",
+        f"SIG={CANARY}",
+        f"bearer {CANARY}abcdef",
+        f"said BASIC\t{CANARY}abcdef",
+        f"ank_0123456789abcdef_{CANARY}",
+        f"http://h/path?{CANARY}",
+        f"whsec_{CANARY}",
+        f"data:image/png;base64,{CANARY}",
+    ],
+)
+def test_each_kind_of_secret_is_noticed_by_itself(lines: Any, text: str) -> None:
+    """Texts that look harmless are not searched: each kind must be noticed without help of another's marks."""
+    structlog.get_logger("x").info("a", told=text)
+    (line,) = lines()
+    assert CANARY not in line["told"]
+    assert "[withheld]" in line["told"]
+
+
 def test_exceptions_tell_where_and_what_but_quote_no_request(lines: Any) -> None:
     log = structlog.get_logger("x")
 
