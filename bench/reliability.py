@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--only", choices=_PARTS, action="append", help="measure this part only; may be repeated")
     parser.add_argument("--jobs", type=int, default=10_000, help="after so many memory is read; default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("out/bench-reliability.json"), help="default: %(default)s")
-    parser.add_argument("--document", action="store_true", help="also put the table into docs/reliability.md")
+    parser.add_argument("--document", action="store_true", help="also put the tables into docs/reliability.md")
     arguments = parser.parse_args()
 
     machine = describe_machine()
@@ -33,12 +33,14 @@ def main() -> None:
         if arguments.only and part not in arguments.only:
             continue
         sys.stderr.write(f"measuring: {part}\n")
-        figures += measure(arguments.jobs)
+        found = measure(arguments.jobs)
+        figures += found
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         # After every part: what was measured is kept when a later part fails.
         arguments.out.write_text(to_json(figures, machine), encoding="utf-8")
         if arguments.document:
-            write_between_marks(ROOT / "docs" / "reliability.md", "figures", to_markdown(figures, machine))
+            # Each part between its own marks: what is not measured now keeps the figures that it has.
+            write_between_marks(ROOT / "docs" / "reliability.md", part, to_markdown(found, machine))
     sys.stdout.write(to_markdown(figures, machine))
 
 
