@@ -16,7 +16,7 @@ from model.animator import Animator
 from model.bundle.reader import read_bundle, read_manifest
 from model.bundle.writer import write_bundle
 from model.errors import BundleError, ModelError
-from model.runtime import onnx_runtime, open_vino
+from model.runtime import ncnn_engine, onnx_runtime, open_vino
 from model.runtime.contract import ProviderFailedError
 from model.sessions import choose_providers, list_providers, open_sessions
 
@@ -52,10 +52,10 @@ def test_what_is_installed_is_listed_by_our_names(monkeypatch: pytest.MonkeyPatc
 
     assert "cpu" in list_providers()
     monkeypatch.setattr(onnx_runtime, "import_runtime", lambda: FakeRuntime(onnxruntime, raises=False))
-    monkeypatch.setattr(open_vino, "is_installed", lambda: False)
-    assert list_providers() == ("cuda", "cpu")
-    monkeypatch.setattr(open_vino, "is_installed", lambda: True)
-    assert list_providers() == ("cuda", "openvino", "cpu")
+    for there in (False, True):
+        monkeypatch.setattr(open_vino, "is_installed", lambda there=there: there)
+        monkeypatch.setattr(ncnn_engine, "is_installed", lambda there=there: there)
+        assert list_providers() == (("cuda", "openvino", "ncnn", "cpu") if there else ("cuda", "cpu"))
 
 
 def test_order_is_the_settings_order() -> None:
