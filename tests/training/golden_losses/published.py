@@ -34,7 +34,7 @@ def build_paper_adversary_loop() -> Any:
 
 def build_mapper_loop() -> Any:
     """StyleCLIP's latent mapper."""
-    recipe = dataclasses.replace(MAPPER_SMOKE, steps=STEPS, lr=0.01, identity=0.5, l2=0.1)
+    recipe = dataclasses.replace(MAPPER_SMOKE, steps=STEPS, lr=0.01, identity=2.0, l2=0.2)
     return MapperStage(recipe, build_lively_parts(), draw_pictures, draw_pictures(np.random.default_rng(0), 2))
 
 
