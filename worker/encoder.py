@@ -109,6 +109,10 @@ class Encoder:
         self._close()
 
     def _wait(self) -> int | None:
+        # It ends and its output ends: that wakes a join at once, while Popen.wait naps for longer and longer.
+        self._drains[-1].join(timeout=_LOOK_EVERY_S)
+        if self._drains[-1].is_alive():
+            return self._process.poll()
         try:
             return self._process.wait(timeout=_LOOK_EVERY_S)
         except subprocess.TimeoutExpired:
