@@ -74,7 +74,7 @@ class MapperStage:
         torch.manual_seed(recipe.seed)
         self.recipe, self.parts, self.pictures, self.steps = recipe, parts, pictures, recipe.steps
         self.held_out = held_out.to(parts.device)
-        self.mapper = LatentMapper(recipe, parts.num_ws, parts.w_dim, parts.towers.embed_dim).to(parts.device)
+        self.mapper = LatentMapper(recipe, parts.num_ws, parts.w_dim, parts.judges.embed_dim).to(parts.device)
         self.modules = nn.ModuleDict({"mapper": self.mapper})
         self.optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(self.mapper.parameters(), recipe.lr)]
         with torch.no_grad():
@@ -175,7 +175,7 @@ def load(folder: Path, parts: FrozenParts) -> Interpolation:
     Raises: FileNotFoundError when there is none; RuntimeError when it was trained for parts of other sizes.
     """
     recipe = read_mapper_recipe(json.loads((folder / "options.json").read_text()))
-    mapper = LatentMapper(recipe, parts.num_ws, parts.w_dim, parts.towers.embed_dim).to(parts.device)
+    mapper = LatentMapper(recipe, parts.num_ws, parts.w_dim, parts.judges.embed_dim).to(parts.device)
     mapper.load_state_dict(take_part(load_ema(folder), "mapper"))
     freeze(mapper)
     return Interpolation(mapper)

@@ -95,3 +95,12 @@ def test_an_optimised_edit_needs_no_training(parts):
     line = interpolation.move(model, parts, PICTURE, "angry", 3, seed=0)
     assert np.abs(line[-1]).max() > 0
     assert np.array_equal(line, interpolation.move(model, parts, PICTURE, "angry", 3, seed=9))
+
+
+def test_another_judge_of_language_may_have_another_width(parts, tmp_path):
+    """The paper's judge is ViT-B/32 beside the RN50 that conditions the motion: 512 wide beside 1024."""
+    judged = dataclasses.replace(parts, judge=build_small_parts(embed_dim=24).towers)
+    stage = MapperStage(MAPPER_SMOKE, judged, draw_pictures, draw_pictures(np.random.default_rng(0), 4))
+    train(stage, tmp_path, dataclasses.asdict(MAPPER_SMOKE), report=lambda _: None, log_every=2, evaluate_every=2)
+    line = interpolation.move(interpolation.load(tmp_path, judged), judged, PICTURE, "angry", 5, seed=0)
+    assert np.abs(line[-1]).max() > 0
