@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import sys
 from multiprocessing.connection import Connection
@@ -36,6 +37,8 @@ class Child:
 
     def __init__(self, connection: Connection, options: ChildOptions) -> None:
         self._connection = connection
+        self._news = select.poll()  # Connection.poll would make one for every look, and there is one after every batch
+        self._news.register(connection.fileno(), select.POLLIN)
         self._options = options
         self._animators: dict[Path, Animator] = {}
         self._broken: dict[str, str] = {}
@@ -110,7 +113,7 @@ class Child:
         self._connection.send(event)
 
     def _check(self, order: Order) -> None:
-        while self._connection.poll():
+        while self._news.poll(0):
             message = self._connection.recv()
             if isinstance(message, Cancel) and message.job_id == order.job_id:
                 raise JobCanceled
