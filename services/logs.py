@@ -181,8 +181,7 @@ def _clean(value: Any, depth: int) -> Any:
         return value
     if depth < _MAX_DEPTH and isinstance(value, dict):
         return {
-            str(name): WITHHELD if _is_secret(str(name)) else _clean(item, depth + 1)
-            for name, item in value.items()
+            str(name): WITHHELD if _is_secret(str(name)) else _clean(item, depth + 1) for name, item in value.items()
         }
     if depth < _MAX_DEPTH and isinstance(value, list | tuple | set | frozenset):
         return [_clean(item, depth + 1) for item in value]

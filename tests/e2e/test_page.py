@@ -192,6 +192,32 @@ def test_cancel(open_page: Callable[..., Page], base_url: str) -> None:
     assert httpx.get(f"{base_url}/v1/animations/{job_id}", timeout=PATIENCE_S).json()["status"] == "canceled"
 
 
+def test_a_job_that_somebody_deletes_is_no_longer_asked_for(
+    open_page: Callable[..., Page], witness: Witness, base_url: str
+) -> None:
+    witness.refusals_expected = True
+    page = open_page()
+    page.route("**/events", lambda route: route.abort())
+    page.fill("#prompt", "smiling")
+    set_duration(page, 40)
+    page.click("#submit")
+    page.wait_for_selector("#cancel:not([hidden])", timeout=JOB_MS)
+    job = f"/v1/animations/{page.evaluate('location.hash.slice(1)')}"
+    page.route(f"**{job}", lambda route: route.abort())  # it does not see the job end, only that it is no more
+    httpx.post(f"{base_url}{job}/cancel", timeout=PATIENCE_S)
+    while httpx.get(f"{base_url}{job}", timeout=PATIENCE_S).json()["status"] != "canceled":
+        page.wait_for_timeout(100)
+    assert httpx.delete(f"{base_url}{job}", timeout=PATIENCE_S).status_code == 204
+    page.unroute(f"**{job}")
+    page.wait_for_selector("#problem:not([hidden])", timeout=JOB_MS)
+    assert page.is_enabled("#submit")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(3000)
+    assert not asked
+    witness.troubles[:] = [trouble for trouble in witness.troubles if "ERR_FAILED" not in trouble]
+
+
 def test_polls_where_events_do_not_come_through(open_page: Callable[..., Page], witness: Witness) -> None:
     page = open_page()
     page.route("**/events", lambda route: route.abort())

@@ -217,6 +217,12 @@ function follow(job, extra) {
     },
     preview: showPreview,
     trouble: (error) => ($("status").textContent = error.message),
+    gone: (error) => {
+      setBusy(false);
+      history.replaceState(null, "", location.pathname);
+      showFace();
+      showProblem(error);
+    },
   });
 }
 

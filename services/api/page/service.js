@@ -12,9 +12,10 @@ const REOPEN_MS = 2000;
 
 /** A refusal in words a person can act on. */
 export class Problem extends Error {
-  constructor(detail, hint = "") {
+  constructor(detail, hint = "", status = 0) {
     super(detail);
     this.hint = hint;
+    this.status = status; // of the answer; 0 where there was none
   }
 }
 
@@ -31,7 +32,7 @@ async function ask(path, options = {}) {
   const body = await response.json().catch(() => null);
   const detail = body?.detail || body?.title || `The service answered ${response.status}.`;
   if (response.status === 401 && (await askForKey(key, detail))) return ask(path, options);
-  throw new Problem(detail, body?.hint || "");
+  throw new Problem(detail, body?.hint || "", response.status);
 }
 
 /** Call the API and return its JSON. Raises: Problem. */
@@ -54,7 +55,8 @@ export const pathOf = (id) => `/v1/animations/${encodeURIComponent(id)}`;
 /**
  * Watch a job until it ends: server-sent events where they come through, asking again and again where they do not.
  * `hear.news(job)` gets every state, the terminal one last; `hear.preview(url)` a picture; `hear.trouble(error)` a
- * refusal that may pass. Returns a function that stops watching.
+ * refusal that may pass; `hear.gone(error)` comes last where somebody has deleted the job. Returns a function that
+ * stops watching.
  */
 export function watch(job, hear) {
   const path = pathOf(job.id);
@@ -83,7 +85,13 @@ export function watch(job, hear) {
     try {
       take(await call(path));
     } catch (error) {
-      if (!over) hear.trouble(error);
+      if (over) return;
+      if (error.status === 404) {
+        stop();
+        hear.gone(error);
+        return;
+      }
+      hear.trouble(error);
     }
     schedule();
   };
