@@ -89,7 +89,7 @@ contract: $(EVERYTHING) ## try what openapi.yaml promises on a running service: 
 
 .PHONY: contract-night
 contract-night: $(EVERYTHING) ## the same with 10,000 cases, others every night (an hour)
-	@$(BIN)/python -m tests.contract --cases 10000 --examples 450 --seed $${SEED:-$$(date +%s)} $(ARGS)
+	@$(BIN)/python -m tests.contract --cases 10000 --examples 720 --seed $${SEED:-$$(date +%s)} $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(EVERYTHING) ## damage pictures, bundles, checkpoints and requests by the thousand (FUZZ_CASES, FUZZ_SEED)
