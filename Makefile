@@ -88,7 +88,7 @@ contract: $(EVERYTHING) ## try what openapi.yaml promises on a running service: 
 	@$(BIN)/python -m tests.contract $(ARGS)
 
 .PHONY: contract-night
-contract-night: $(EVERYTHING) ## the same with 10,000 cases, others every night (an hour)
+contract-night: $(EVERYTHING) ## the same with 10,000 cases, others every night
 	@$(BIN)/python -m tests.contract --cases 10000 --examples 720 --seed $${SEED:-$$(date +%s)} $(ARGS)
 
 .PHONY: fuzz
