@@ -52,7 +52,7 @@ def find_roles(pid: int | None = None) -> dict[str, list[int]]:
     roles: dict[str, list[int]] = {"api": [], "worker": [], "inference": [], "queue": []}
     for child in list_descendants(pid):
         command = read_command(child)
-        if "services.api.app" in command:
+        if "-m services.api.server" in command:
             roles["api"].append(child)
         elif "-m worker.app" in command:
             roles["worker"].append(child)

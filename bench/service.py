@@ -148,8 +148,13 @@ def measure_lengths(client: httpx.Client, sample: Path) -> list[Figure]:
 
 
 def measure_peaks() -> list[Figure]:
-    """Return the peak memory of the service's processes by role, after all the jobs above."""
+    """Return the peak memory of the service's processes by role, after all the jobs above.
+
+    Raises: LookupError where a role has no process: then processes are told apart by the wrong words.
+    """
     roles = find_roles()
+    if missing := [role for role, pids in roles.items() if not pids]:
+        raise LookupError(f"no process of the service is {' or '.join(missing)}")
     peaks = {role: sum(read_peak_mb(pid) for pid in pids) for role, pids in roles.items()}
     return [
         Figure("peak memory of the API", peaks["api"], "MB"),
