@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+    from services.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 # Only ever waited for by a test that fails.
 JOB_MS = 400_000
@@ -137,3 +139,12 @@ def set_duration(page: Page, seconds: float) -> None:
         dial.max = Math.max(dial.max, value); dial.value = value; dial.dispatchEvent(new Event("input")); }""",
         seconds,
     )
+
+
+def locked_settings(folder: Path, bundles_dir: Path, **changes: object) -> Settings:
+    """Settings of a service below ``folder`` that asks for keys, with one sample face."""
+    from services.settings import Settings
+
+    draw_face(folder / "samples" / "ada.png")
+    places = {"data_dir": folder / "data", "bundles_dir": bundles_dir, "samples_dir": folder / "samples"}
+    return Settings.model_validate({**places, "host": "127.0.0.1", "port": 0, "auth": "on", **changes})

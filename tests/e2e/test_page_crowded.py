@@ -15,7 +15,7 @@ from services.jobs.store import JobStore
 from services.launcher import embedded_service
 from services.settings import Settings
 from tests.chaos.proxy import Proxy, Road, to_port
-from tests.e2e.browser import JOB_MS, Witness, draw_face, set_duration, wait_for_result, wait_true
+from tests.e2e.browser import JOB_MS, Witness, locked_settings, set_duration, wait_for_result, wait_true
 from tests.pace import FFMPEG_VARIABLE, pace_ffmpeg
 
 if TYPE_CHECKING:
@@ -29,17 +29,7 @@ CONNECTIONS, PLACES_OF_ONE = 32, 8
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Settings:
-    folder = tmp_path_factory.mktemp("service")
-    draw_face(folder / "samples" / "ada.png")
-    return Settings(
-        data_dir=folder / "data",
-        bundles_dir=tiny_bundle.parent,
-        samples_dir=folder / "samples",
-        host="127.0.0.1",
-        port=0,
-        auth="on",
-        max_connections=CONNECTIONS,
-    )
+    return locked_settings(tmp_path_factory.mktemp("service"), tiny_bundle.parent, max_connections=CONNECTIONS)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from services.jobs.store import JobStore
 from services.launcher import embedded_service
 from services.settings import Settings
-from tests.e2e.browser import JOB_MS, Witness, draw_face, set_duration, wait_for_result, wait_true
+from tests.e2e.browser import JOB_MS, Witness, locked_settings, set_duration, wait_for_result, wait_true
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -21,16 +21,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(2000)]
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Settings:
-    folder = tmp_path_factory.mktemp("service")
-    draw_face(folder / "samples" / "ada.png")
-    return Settings(
-        data_dir=folder / "data",
-        bundles_dir=tiny_bundle.parent,
-        samples_dir=folder / "samples",
-        host="127.0.0.1",
-        port=0,
-        auth="on",
-    )
+    return locked_settings(tmp_path_factory.mktemp("service"), tiny_bundle.parent)
 
 
 @pytest.fixture(scope="module")
