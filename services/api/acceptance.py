@@ -90,6 +90,7 @@ def _settle(rooms: Resources, job_id: str, facts: InputFacts) -> Taken | None:
     try:
         record = rooms.store.get(job_id)
         if record is not None:
+            rooms.dispatcher.hint(record.id)
             return Taken(record, True, find_position(rooms.store, record))
     except AnimatoError:
         return None
