@@ -54,9 +54,9 @@ def read_graph(bundle: Path, name: str) -> onnx.GraphProto:
 
 
 def load_generator(bundle: Path, generator: Generator) -> None:
-    """Load mapping and synthesis of a rendered bundle into an untrained generator of the same shape.
+    """Load mapping and synthesis of a rendered bundle into an untrained generator, which may have more channels.
 
-    Raises: BundleError; CheckpointMismatchError where the bundle's generator has another shape or form.
+    Raises: BundleError; CheckpointMismatchError where the bundle's generator has another form, size or more channels.
     """
     drawing, state = read_constants(bundle, "synthesis"), generator.state_dict()
     # the motion speaks through the generator's mapping, and its graph keeps every layer of it
@@ -65,7 +65,6 @@ def load_generator(bundle: Path, generator: Generator) -> None:
     ):
         layer = getattr(generator.mapping, name)
         state |= {f"mapping.{name}.weight": weight / layer.gain, f"mapping.{name}.bias": bias / layer.bias_gain}
-    state["synthesis.const"] = take(drawing, "const", bundle)
     synthesis = generator.synthesis
     state["synthesis.const"] = take(drawing, "const", bundle)
     layers: dict[str, SynthesisLayer | ToRGB] = {"conv1": synthesis.conv1, "torgb": synthesis.torgb}
@@ -82,7 +81,29 @@ def load_generator(bundle: Path, generator: Generator) -> None:
         state[f"synthesis.{name}.weight"] = weight / layer.gain
         state[f"synthesis.{name}.bias"] = bias
         state |= unfold_linear(drawing, f"{name}.affine", f"synthesis.{name}.affine", layer.affine, bundle)
+    fresh = generator.state_dict()
+    for name in (name for name in state if name.startswith("synthesis.")):
+        state[name] = widen(state[name], fresh[name])
     load(generator, state, bundle)
+
+
+def widen(values: Tensor, fresh: Tensor) -> Tensor:
+    """Put a narrow layer's weights into a wider one's fresh ones: all that came out before comes out unchanged.
+
+    Old outputs take nothing from new inputs, whose weights begin at zero; new outputs begin untrained, so that
+    gradients reach both. Weights must be the effective ones over the wide layer's gain.
+
+    Shapes: values [out,in,…], [1,C,…] or [C] → fresh's; values come back as they are where they do not fit in.
+    Source: after Chen et al. 2016, "Net2Net" (arXiv 1511.05641), which copies channels where we begin anew.
+    """
+    fits = values.ndim == fresh.ndim and all(a <= b for a, b in zip(values.shape, fresh.shape, strict=True))
+    if values.shape == fresh.shape or not fits:
+        return values
+    wide = fresh.clone()
+    if values.shape[0] > 1:
+        wide[: values.shape[0]] = 0
+    wide[tuple(slice(size) for size in values.shape)] = values
+    return wide
 
 
 def load_reader(bundle: Path, trunk: Trunk, head: FactorHead) -> None:
