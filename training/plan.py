@@ -46,13 +46,15 @@ class StagePlan:
     done: int
     steps: int  # 0: not counted in steps
     seconds_left: float | None = None  # None: nothing was measured here yet
+    seconds_spent: float = 0.0  # as logged here; what a bundle or another run brought is not counted
     bytes_needed: int = 0
     finished: bool = False
 
     def describe(self) -> str:
         """Say it in a line."""
         if self.finished:
-            return f"  {self.name}: finished"
+            spent = f" in {format_time(self.seconds_spent)} of training" if self.seconds_spent else ""
+            return f"  {self.name}: finished{spent}"
         where = f"at step {self.done} of {self.steps}" if self.done else f"{self.steps} steps to do"
         if not self.steps:
             where = "to do"
@@ -86,16 +88,25 @@ def plan_stage(folder: Path, steps: int, parameters: int = 0) -> StagePlan:
     Raises: DamagedCheckpointError where its checkpoint can't be read.
     """
     done = int(read_checkpoint(folder)["step"]) if (folder / CHECKPOINT).exists() else 0
-    rate = _last_rate(folder)
+    rate, spent = _read_times(folder)
     left = None if rate is None else rate * max(0, steps - done)
     needed = parameters * FLOAT_BYTES * COPIES * (1 if done else TWICE)
-    return StagePlan(folder.name, done, steps, left, 0 if done >= steps else needed, done >= steps)
+    return StagePlan(folder.name, done, steps, left, spent, 0 if done >= steps else needed, done >= steps)
 
 
-def _last_rate(folder: Path) -> float | None:
+def _read_times(folder: Path) -> tuple[float | None, float]:
+    """Give the last seconds a step, and the seconds of all steps that were logged here.
+
+    A restored stage's first record has figures and no times: its steps were done elsewhere.
+    """
     path = folder / "stats.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return float(json.loads(lines[-1])["s_per_step"]) if lines else None
+    rate, spent, before = None, 0.0, 0
+    for record in map(json.loads, path.read_text().splitlines() if path.exists() else []):
+        if "s_per_step" in record:
+            rate = float(record["s_per_step"])
+            spent += rate * (record["step"] - before)
+        before = record["step"]
+    return rate, spent
 
 
 def count_gan(recipe: AdversarialRecipe) -> int:

@@ -13,6 +13,7 @@ from training.cli import app
 from training.jobs import RIVAL_RECIPES
 from training.loop import read_checkpoint
 from training.photos.run import PhotoRun
+from training.plan import plan_stage
 from training.recipes import RECIPES
 from training.recipes.adversarial import ADVERSARIAL_RECIPES
 from training.recipes.checkpoints import CHECKPOINT_RECIPES
@@ -102,6 +103,20 @@ def test_a_dry_run_tells_time_left_from_what_was_measured(run, faces):
     (run / "gan" / "stats.jsonl").write_text('{"step": 4, "loss": 1.0, "s_per_step": 100.0}\n')
     result = animato_train("gan", *SMOKE, "--data", faces, "--out", run, "--dry-run")
     assert "gan: at step 4 of 8, about 7 min left" in result.output
+
+
+def test_a_dry_run_tells_what_finished_stages_took_here(run):
+    # the first record is as a restored run has it: a thousand steps were done elsewhere
+    records = (
+        '{"step": 1000, "held_psnr_db": 20.0}',
+        '{"step": 1100, "s_per_step": 2.0}',
+        '{"step": 1200, "s_per_step": 4.0}',
+    )
+    (run / "gan" / "stats.jsonl").write_text("\n".join(records))
+    assert plan_stage(run / "gan", 4).describe() == "  gan: finished in 10 min of training"
+    (run / "gan" / "stats.jsonl").write_text(records[0])
+    assert plan_stage(run / "gan", 4).describe() == "  gan: finished"
+    assert plan_stage(run / "gan", 8).describe().startswith("  gan: at step 4 of 8, time unknown until it has run")
 
 
 def test_a_dry_run_says_when_the_disk_is_too_small(faces, tmp_path, monkeypatch):

@@ -105,6 +105,12 @@ def test_its_figures_are_the_cards(run):
     assert run.read_figures() == pytest.approx(stages)
 
 
+def test_a_dry_run_knows_that_its_stages_are_finished(run):
+    result = CliRunner().invoke(app, ["all", "--recipe", RECIPE.name, "--out", str(run.folder), "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert "  motion: finished\n" in result.output
+
+
 def test_refusals_say_what_is_wrong(run, tmp_path):
     with pytest.raises(DataError, match="holds a run already"):
         restore_run(run, BUNDLE)
