@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from services.api.resources import Resources
+from services.errors import TemporaryError
+from services.jobs.intake import NewJob, Taken
 from services.settings import Settings
 from tests.services.api.conftest import (
     claim,
@@ -106,6 +108,23 @@ def test_no_database_is_no_false_202(client: TestClient, photo: bytes, settings:
     expect_problem(client.get("/v1/animations"), 503, "not-ready")
     assert client.get("/readyz").status_code == 503
     assert client.get("/livez").status_code == 200
+
+
+def test_a_job_whose_answer_was_lost_is_answered_and_hinted_at(
+    client: TestClient, rooms: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept_all, hinted = rooms.store.accept_all, []
+
+    def lose_the_answer(newcomers: Sequence[NewJob]) -> list[Taken | Exception]:
+        accept_all(newcomers)
+        return [TemporaryError("not-ready", "The connection broke.", "Wait.", delay_s=1.0)] * len(newcomers)
+
+    monkeypatch.setattr(rooms.store, "accept_all", lose_the_answer)
+    monkeypatch.setattr(rooms.dispatcher, "hint", hinted.append)
+    job = post_sampled(client)
+    assert job.status_code == 202
+    assert rooms.store.counts()["queued"] == 1
+    assert hinted == [job.json()["id"]], "it would wait for a worker's next sweep"
 
 
 def test_nearly_full_disk_is_told_before_the_body_is_read(
