@@ -16,6 +16,7 @@ from training.adversarial.pictures import Fit, describe_set, require_enough
 from training.adversarial.run import train_gan
 from training.adversarial.stage import check_recipe
 from training.baselines.runs import RIVALS, AnyRecipe, Comparison
+from training.checkpoints.clip_files import read_clip
 from training.choices import Choices, Job, count_processes, is_main_process, say_command
 from training.convert.training import CheckpointJob
 from training.devices import CPU
@@ -126,8 +127,7 @@ class PhotoJob:
         require_enough(pictures, run.recipe.gan.batch)
         _speak_values(lambda: check_recipe(run.recipe.gan, count_processes()))
         if run.clip is not None:
-            if not (run.clip / "config.json").exists():
-                raise DataError(f"{run.clip} is no CLIP folder: it holds no config.json")
+            read_clip(run.clip)  # refused now, not after the long stages
             lines.append(f"sentences and pictures meet in the CLIP of {run.clip}")
         elif stage in ("all", "embedding"):
             captions = run.captions()

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from model.animator import Animator
+from tests.training.checkpoints.openai_files import make_clip, publish, write_merges
 from tests.training.checkpoints.test_clip import _save as save_tiny_clip
 from tests.training.photos.conftest import animato_train
 from training.checkpoints.clip import load_clip
@@ -47,6 +48,19 @@ def test_the_bundle_animates_with_clip(exported, faces):
         np.testing.assert_allclose(face.image_embed, tuned.embed_images(image)[0].numpy(), atol=5e-3)
         difference = tuned.embed_texts(["smiling"]) - load_clip(clip).embed_texts(["smiling"])
     assert 0 < float(difference.abs().max()) < 0.1
+
+
+def test_openais_own_file_does_as_well(faces, tmp_path):
+    write_merges(tmp_path / "bpe_simple_vocab_16e6.txt.gz")
+    torch.save(publish(make_clip()), tmp_path / "ViT-B-32.pt")
+    more = ("--data", faces, "--out", tmp_path / "run", "--dry-run")
+    result = animato_train("all", *SMOKE, "--clip", tmp_path / "ViT-B-32.pt", *more)
+    assert result.exit_code == 0, result.output
+    assert "sentences and pictures meet in the CLIP of" in result.output
+    torch.save({"no": torch.zeros(1)}, tmp_path / "other.pt")
+    refused = animato_train("all", *SMOKE, "--clip", tmp_path / "other.pt", *more)
+    assert refused.exit_code == 1
+    assert "other.pt" in refused.stderr
 
 
 def test_a_folder_that_is_no_clip_is_named(finished, faces, tmp_path):
