@@ -4,6 +4,7 @@
 #   PYTHON        the interpreter that .venv is made with (3.11 or newer; found by itself)
 #   TORCH         what `make test` installs as torch, before anything that could bring another build of it
 #   TORCH_INDEX   another package index for torch alone, for instance the one that holds its CPU builds
+#   PROCESSES     how many share the tests of `make test`; those of a path in ARGS run in one (0: always in one)
 #   ARGS          more arguments for the command at hand: make test ARGS="-k bundle"
 
 SHELL := /bin/sh
@@ -16,6 +17,7 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 endif
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
+PROCESSES ?= 2
 ARGS ?=
 
 # Only relative paths: the folder's own path may hold spaces.
@@ -50,9 +52,12 @@ doctor: $(SERVING) ## say what is missing on this machine and how to get it
 .PHONY: setup
 setup: $(EVERYTHING) ## install everything for work on the project, torch included
 
+# Many tests wait for servers and films, so two processes pay also where cores are few; for one file they would not.
+SHARED := $(if $(filter tests/%,$(ARGS)),,--numprocesses $(PROCESSES) --dist worksteal)
+
 .PHONY: test
 test: $(EVERYTHING) ## run all tests (installs torch and the development tools first)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(SHARED) $(ARGS)
 
 .PHONY: lint
 lint: $(EVERYTHING) ## style: ruff check and ruff format --check
