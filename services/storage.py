@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,11 +20,11 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
+from services.durable_folder import DurableFolder
 from services.errors import PermanentError, TemporaryError
 from services.settings import Settings
 
 CHUNK_BYTES = 256 * 1024
-SYNCS_AT_ONCE = 32
 UPLOADS_AT_ONCE = 4
 JOB_FOLDERS = ("inputs", "results")
 # Tells whose store this is: the name of the database whose jobs it serves.
@@ -33,7 +33,6 @@ _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _JOB_OBJECT = re.compile(rf"(?:{'|'.join(JOB_FOLDERS)})/([A-Za-z0-9_-]{{1,64}})/[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_UNFINISHED = re.compile(r".+#\d+")  # as obstore calls a file that is still being written
 _EXTENSION = re.compile(r"[a-z0-9]{1,8}")
 _Result = TypeVar("_Result")
 
@@ -81,7 +80,8 @@ class ObjectStore:
 
     Args:
         store: obstore's handle.
-        folder: its directory when it is a local one: writes are then synced to disk before ``put`` returns.
+        folder: its directory when it is a local one: writes are then synced to disk before ``put`` returns, and whole
+            objects written and read without obstore.
         signing_store: the same bucket under the endpoint that clients reach; None: nothing is presigned.
     """
 
@@ -89,10 +89,8 @@ class ObjectStore:
         self, store: LocalStore | S3Store, *, folder: Path | None = None, signing_store: S3Store | None = None
     ) -> None:
         self._store = store
-        self._folder = folder
+        self._folder = None if folder is None else DurableFolder(folder)
         self._signing_store = signing_store
-        self._rooted: set[str] = set()  # what of the folder's own entries is known to be on disk
-        self._syncing = ThreadPoolExecutor(SYNCS_AT_ONCE, "sync")
         self._uploading = ThreadPoolExecutor(UPLOADS_AT_ONCE, "upload")
 
     @classmethod
@@ -125,7 +123,7 @@ class ObjectStore:
         """Store one object, whole or not at all; durable when this returns.
 
         Args:
-            data: the bytes, or a file to read them from.
+            data: the bytes, or a file to read them from, which does not change any more.
             download_name: the file name that a browser offers; default: the key's last part. S3 always serves the
                 object as an attachment, so that nothing stored can run as a page of its origin.
 
@@ -134,8 +132,7 @@ class ObjectStore:
         path = _checked(_KEY, key)
         name = _checked(_KEY, download_name or key.rsplit("/", 1)[-1])
         if self._folder is not None:
-            self._write(path, data)
-            _putting(lambda: self._sync([path]))
+            self.put_all([(path, data, media_type, name)])
             return
         attributes: dict[Any, str] = {
             "Content-Type": media_type,
@@ -148,37 +145,37 @@ class ObjectStore:
 
         Raises: TemporaryError("storage-failed"); some may be stored then.
         """
-        if self._folder is None:
+        folder = self._folder
+        if folder is None:
             list(self._uploading.map(lambda each: self.put(*each), objects))
             return
-        paths = []
-        for key, data, _media_type, _name in objects:
-            paths.append(_checked(_KEY, key))
-            self._write(paths[-1], data)
-        _putting(lambda: self._sync(paths))
+        files = [(_checked(_KEY, key), data) for key, data, _media_type, _name in objects]
 
-    def _write(self, path: str, data: bytes | Path) -> None:
-        """Write one file of a local folder, not yet synced."""
-        # Again if another thread tidied the empty directory away in which this one was about to write.
-        _putting(lambda: obstore.put(self._store, path, data), tries=2)
+        def write_all() -> None:
+            for path, data in files:
+                folder.write(path, data)
+            folder.sync([path for path, _ in files])
 
-    def _sync(self, keys: Sequence[str]) -> None:
-        """Force written files and the directories that name them to disk: a 202 must survive a power cut."""
-        assert self._folder is not None
-        entries = dict.fromkeys(keys)  # in order, each once; the store's own folder names few others, always the same
-        for key in list(entries):
-            *parents, _name = key.split("/")
-            entries |= dict.fromkeys("/".join(parents[:depth]) for depth in range(len(parents), 0, -1))
-            if key.split("/")[0] not in self._rooted:
-                entries[""] = None
-        # At once, because a disk takes many syncs in about the time of one.
-        list(self._syncing.map(_sync, (self._folder / entry for entry in entries)))
-        self._rooted.update(key.split("/")[0] for key in keys)
+        _putting(write_all)
 
     def get(self, key: str) -> bytes:
         """Return a whole object. Raises: ObjectMissing, TemporaryError("storage-failed")."""
-        path = _checked(_KEY, key)
+        path, folder = _checked(_KEY, key), self._folder
+        if folder is not None:
+            return _trying(lambda: folder.read(path))
         return _trying(lambda: bytes(obstore.get(self._store, path).bytes()))
+
+    def fetch(self, key: str, path: Path) -> bytes:
+        """Return a whole object and write it to a file, which is for reading only.
+
+        Raises: ObjectMissing, TemporaryError("storage-failed"), OSError where the file can't be written.
+        """
+        data = self.get(key)
+        if self._folder is None:
+            path.write_bytes(data)
+        else:
+            self._folder.share(key, path)
+        return data
 
     def stream(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Return the object's bytes piece by piece, from ``start`` for ``length`` bytes (None: to the end).
@@ -235,9 +232,7 @@ class ObjectStore:
         """Yield the files of writes that a local folder has in hand, or had when their process was killed."""
         if self._folder is None:
             return
-        for folder in JOB_FOLDERS:
-            for place, _, names in os.walk(self._folder / folder):
-                yield from (Path(place) / name for name in names if _UNFINISHED.fullmatch(name))
+        yield from self._folder.list_unfinished(JOB_FOLDERS)
 
     def presign(self, key: str, expires_s: int) -> str | None:
         """Return a URL that serves the object as an attachment for ``expires_s`` seconds (at most 900).
@@ -253,7 +248,7 @@ class ObjectStore:
     def ping(self) -> None:
         """Ask the store for an answer. Raises: TemporaryError("storage-failed") when it is away or refuses us."""
         if self._folder is not None:
-            if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
+            if not os.access(self._folder.root, os.R_OK | os.W_OK | os.X_OK):
                 raise _failed()
             return
         _trying(lambda: next(iter(obstore.list(self._store, "inputs", chunk_size=1)), None))
@@ -318,16 +313,12 @@ def _trying(action: Callable[[], _Result]) -> _Result:
         raise _failed() from error
 
 
-def _putting(action: Callable[[], object], *, tries: int = 1) -> None:
+def _putting(action: Callable[[], object]) -> None:
     """Run one write: nothing can be missing but the bucket or a directory, and that is an outage."""
-    for left in reversed(range(tries)):
-        try:
-            _trying(action)
-        except ObjectMissing as error:
-            if not left:
-                raise _failed() from error
-        else:
-            return
+    try:
+        _trying(action)
+    except ObjectMissing as error:
+        raise _failed() from error
 
 
 def _pieces(stream: Iterator[Any]) -> Iterator[bytes]:
@@ -345,11 +336,3 @@ def _failed() -> TemporaryError:
         "Try again in a few seconds; if it stays so, look at the store of ANIMATO_STORAGE_URL and its free space.",
         delay_s=5.0,
     )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -26,7 +26,7 @@ from worker.childcare import ChildCare
 from worker.events import Died, Done, Failed, FramesDrawn, Order, Preview, Ready, StageStarted
 from worker.lease import LOADING_PATIENCE_S, LeaseKeeper, StageStalled
 from worker.metrics import WorkerMetrics
-from worker.scratch import job_scratch
+from worker.scratch import Scratch
 from worker.stages import fetch_picture, store_result
 from worker.stopwatch import Stopwatch
 from worker.trail import PROGRESS, Trail
@@ -55,6 +55,7 @@ class Workshop:
     storage: ObjectStore
     care: ChildCare
     metrics: WorkerMetrics
+    scratch: Scratch
     is_over: Callable[[], bool]
 
 
@@ -71,6 +72,7 @@ class Attempt:
         self._storage = workshop.storage
         self._care = workshop.care
         self._metrics = workshop.metrics
+        self._scratch = workshop.scratch
         self._is_over = workshop.is_over
         self._lease = lease
         self._record = lease.record
@@ -99,7 +101,7 @@ class Attempt:
         began_s = time.monotonic()
         code = ""
         try:
-            with job_scratch() as scratch, self._keeper, Trail(self._keeper) as trail:
+            with self._scratch.folder() as scratch, self._keeper, Trail(self._keeper) as trail:
                 done = self._draw(trail, scratch)
                 drawn()
                 finish = self._keep(done, trail)

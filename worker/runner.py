@@ -31,6 +31,7 @@ from worker.events import ChildOptions, Ready
 from worker.inference import InferenceChild
 from worker.linger import is_next_due
 from worker.metrics import WorkerMetrics
+from worker.scratch import Scratch
 from worker.trail import trace_attempt
 
 log = structlog.get_logger(__name__)
@@ -86,7 +87,8 @@ class Runner:
         self._finish_s = finish_s
         self._bundles = Bundles(settings.bundles_dir)
         self._care = ChildCare(child, options, metrics)
-        self._workshop = Workshop(settings, store, storage, self._care, metrics, self._is_over)
+        self._scratch = Scratch()
+        self._workshop = Workshop(settings, store, storage, self._care, metrics, self._scratch, self._is_over)
         self._state = threading.Condition()
         self._wanted = 0  # looks asked for
         self._done = 0  # looks finished
@@ -143,6 +145,7 @@ class Runner:
             if lane.ident is not None:
                 lane.join()
         self._care.child.close()
+        self._scratch.close()
 
     def _is_over(self) -> bool:
         return self._stop_at_s is not None and time.monotonic() >= self._stop_at_s

@@ -17,7 +17,7 @@ from worker.events import Done
 
 
 def fetch_picture(storage: ObjectStore, record: JobRecord, scratch: Path) -> Path | None:
-    """Copy the accepted picture into the scratch folder and return its path; None for a sampled face.
+    """Have the accepted picture in the scratch folder and return its path; None for a sampled face.
 
     Raises: TemporaryError ``storage-failed``; PermanentError ``gone`` when it was deleted, ``image-corrupt`` when it
     is not what was accepted.
@@ -26,13 +26,12 @@ def fetch_picture(storage: ObjectStore, record: JobRecord, scratch: Path) -> Pat
         return None
     if record.input.key is None:
         raise PermanentError("image-corrupt", "The job has no picture.", "Post it again with a picture.")
-    data = storage.get(record.input.key)
+    path = scratch / "picture"
+    data = storage.fetch(record.input.key, path)
     if record.input.sha256 is not None and hashlib.sha256(data).hexdigest() != record.input.sha256:
         raise PermanentError(
             "image-corrupt", "The stored picture is not the one that was accepted.", "Post the animation again."
         )
-    path = scratch / "picture"
-    path.write_bytes(data)
     return path
 
 
@@ -48,9 +47,8 @@ def store_result(storage: ObjectStore, record: JobRecord, done: Done) -> OutputF
     ]
     shown = None
     if done.poster is not None:
-        data = done.poster.read_bytes()
-        shown = poster_key(record.id, hashlib.sha256(data).hexdigest())
-        uploads.append((shown, data, "image/jpeg", f"{record.id}.jpg"))
+        shown = poster_key(record.id, hashlib.sha256(done.poster.read_bytes()).hexdigest())
+        uploads.append((shown, done.poster, "image/jpeg", f"{record.id}.jpg"))
     storage.put_all(uploads)
     return OutputFacts(
         key=key,

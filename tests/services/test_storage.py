@@ -59,12 +59,14 @@ def test_file_is_stored_from_disk(store: ObjectStore, tmp_path: Path) -> None:
     path.write_bytes(b"film" * 1000)
     store.put(video_key("anm_1", SHA, "mp4"), path, "video/mp4")
     assert store.get(video_key("anm_1", SHA, "mp4")) == b"film" * 1000
+    assert store.fetch(video_key("anm_1", SHA, "mp4"), tmp_path / "fetched") == b"film" * 1000
+    assert (tmp_path / "fetched").read_bytes() == b"film" * 1000
 
 
-def test_missing_object_is_told_apart_from_an_outage(store: ObjectStore) -> None:
+def test_missing_object_is_told_apart_from_an_outage(store: ObjectStore, tmp_path: Path) -> None:
     key = input_key("anm_1", SHA)
     assert store.head(key) is None
-    for ask in (store.get, store.stream):
+    for ask in (store.get, store.stream, lambda key: store.fetch(key, tmp_path / "fetched")):
         with pytest.raises(ObjectMissing) as missing:
             ask(key)
         assert missing.value.code == "gone"
@@ -103,6 +105,7 @@ def test_no_key_leads_out_of_the_store(folder_store: ObjectStore, tmp_path: Path
     for act in (
         lambda: folder_store.put(key, b"x", "text/plain"),
         lambda: folder_store.get(key),
+        lambda: folder_store.fetch(key, tmp_path / "x"),
         lambda: folder_store.stream(key),
         lambda: folder_store.head(key),
         lambda: folder_store.delete([key]),
