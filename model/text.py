@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import OrderedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.denials import leave_out_denied
 from model.errors import ModelError
 from model.sessions import Session, as_float32
 from model.tokenizer import Tokenizer
@@ -33,14 +35,14 @@ def split_prompt(prompt: str) -> list[str]:
     """Return the parts of a sentence that shall happen one after another, one for a plain sentence.
 
     "winks, then laughs" · "smile and then close eyes" · "angry → sad" · "first smile; finally pout" have two parts;
-    "smiles and winks" is one, both at once.
+    "smiles and winks" is one, both at once. Of each part what it denies is left out, where it asks for something too.
 
     Raises:
         ModelError: prompt-empty, prompt-too-long (more than MAX_SEGMENTS parts).
     """
     spaced = _WHITE_SPACE.sub(lambda run: "\n" if "\n" in run[0] else " ", prompt)  # a new line parts, a space doesn't
     parts = [_OPENERS.sub("", part.strip(_EDGES)).strip(_EDGES) for part in _JOINTS.split(spaced)]
-    parts = [part for part in parts if any(c.isalnum() for c in part)] or ([prompt.strip()] if prompt.strip() else [])
+    parts = [part for part in parts if any(map(_means_something, part))] or ([prompt.strip()] if prompt.strip() else [])
     if not parts:
         raise ModelError("prompt-empty", "The prompt is empty.", 'Say what the face shall do, for example "smiling".')
     if len(parts) > MAX_SEGMENTS:
@@ -49,7 +51,12 @@ def split_prompt(prompt: str) -> list[str]:
             f"The prompt asks for {len(parts)} motions one after another; {MAX_SEGMENTS} is the most.",
             "Shorten the sequence, or make several videos.",
         )
-    return parts
+    return [leave_out_denied(part) for part in parts]
+
+
+def _means_something(character: str) -> bool:
+    """Whether a part may consist of it alone: of a face, as well as of words."""
+    return character.isalnum() or unicodedata.category(character) == "So"
 
 
 class TextEncoder:

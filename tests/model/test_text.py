@@ -46,6 +46,7 @@ from tests.model.tiny_bundle import make_tokenizer
         ("smile, then", ["smile"]),
         ("; ; smile ;", ["smile"]),
         ("😀", ["😀"]),
+        ("winks, then 😂", ["winks", "😂"]),
         ("!?", ["!?"]),
         ("then", ["then"]),
     ],
