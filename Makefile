@@ -53,11 +53,12 @@ doctor: $(SERVING) ## say what is missing on this machine and how to get it
 setup: $(EVERYTHING) ## install everything for work on the project, torch included
 
 # Many tests wait for servers and films, so two processes pay also where cores are few; for one file they would not.
+# The networks of the tests are so small that threads only stand in each other's way.
 SHARED := $(if $(filter tests/%,$(ARGS)),,--numprocesses $(PROCESSES) --dist worksteal)
 
 .PHONY: test
 test: $(EVERYTHING) ## run all tests (installs torch and the development tools first)
-	@$(BIN)/python -m pytest $(SHARED) $(ARGS)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(SHARED) $(ARGS)
 
 .PHONY: lint
 lint: $(EVERYTHING) ## style: ruff check and ruff format --check
