@@ -1,7 +1,8 @@
-"""Processors by OpenVINO, of which this is the sole importer: the way to bfloat16, which onnxruntime's CPU lacks.
+"""Processors by OpenVINO, of which this is the importer: the way to bfloat16, which onnxruntime's CPU lacks.
 
 A file is compiled for one picture at a time. Compiled for a free batch the same synthesis takes half as long again, and
-for eight pictures at once it is no faster than for one (docs/decisions/0015-providers.md).
+for eight pictures at once it is no faster than for one (docs/decisions/0015-providers.md). What has a faster form for
+one picture gets it here: `open_vino_forms`.
 """
 
 from __future__ import annotations
@@ -9,14 +10,20 @@ from __future__ import annotations
 import importlib.util
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import structlog
 
+from model.runtime import ncnn_engine
 from model.runtime.contract import Array, ProviderFailedError, Tensor, check_call, run_in_pieces
+from model.runtime.prepared import describe_processor
 from model.runtime.source import GraphSource
 from model.runtime.tuning import Tuning
+
+if TYPE_CHECKING:
+    from model.runtime.open_vino_forms import Ledger
 
 _DEVICE = "CPU"
 _DTYPES = {"f32": "float32", "i64": "int64", "u8": "uint8"}
@@ -53,7 +60,11 @@ class OpenVinoEngine:
             self.inputs: Sequence[Tensor] = [_describe(port) for port in model.inputs]
             self.outputs: Sequence[Tensor] = [_describe(port) for port in model.outputs]
             model.reshape({tensor.name: openvino.PartialShape(_one_of(tensor)) for tensor in self.inputs})
-            compiled = core.compile_model(model, _DEVICE, _configure(core, source, threads, tuning))
+            precision = _choose_precision(core, source, tuning)
+            self._ledger = _put_into_form(model, precision, threads)
+            # A compiled file can't hold a function of ours; what has one is compiled at every start, in half a second.
+            cache_dir = None if self._ledger.layers else tuning.cache_dir
+            compiled = core.compile_model(model, _DEVICE, _configure(source, precision, threads, cache_dir))
             self._request = compiled.create_infer_request()
         except Exception as error:  # OpenVINO raises RuntimeError for all it dislikes; this is the boundary to it
             raise ProviderFailedError.from_error(error) from error
@@ -68,7 +79,9 @@ class OpenVinoEngine:
         whole = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         with self._lock:
             try:
+                self._ledger.begin()
                 self._request.infer(whole, share_inputs=True)
+                self._ledger.check()
                 # copies: the request writes its next picture into the same memory
                 return {name: self._request.get_tensor(name).data.copy() for name in outputs}
             except Exception as error:  # as above
@@ -88,13 +101,31 @@ def _one_of(tensor: Tensor) -> list[int]:
     return [1, *(size for size in rest if isinstance(size, int))]
 
 
-def _configure(core: Any, source: GraphSource, threads: int, tuning: Tuning) -> dict[str, Any]:
-    halves = tuning.precision == "half"
-    if halves and "BF16" not in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"):
-        logger.warning("precision.fallback", graph=source.graph, wanted="half", hint="this processor has no bfloat16")
-        halves = False
+def _choose_precision(core: Any, source: GraphSource, tuning: Tuning) -> str:
+    """Return OpenVINO's name of the precision to compute in."""
+    if tuning.precision != "half":
+        return "f32"
+    if "BF16" in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"):
+        return "bf16"
+    logger.warning("precision.fallback", graph=source.graph, wanted="half", hint="this processor has no bfloat16")
+    return "f32"
+
+
+def _put_into_form(model: Any, precision: str, threads: int) -> Ledger:
+    """Put layers into their faster forms; return the ledger of those that ncnn runs from now on."""
+    from model.runtime import open_vino_forms
+
+    open_vino_forms.project_by_convolution(model)
+    # Where products of bfloat16 have units of their own, fewer multiplications at full precision are no gain.
+    has_units = precision == "bf16" and "amx_bf16" in describe_processor()
+    if has_units or not ncnn_engine.is_installed():
+        return open_vino_forms.Ledger()
+    return open_vino_forms.convolve_by_winograd(model, lambda weight: ncnn_engine.WinogradConvolution(weight, threads))
+
+
+def _configure(source: GraphSource, precision: str, threads: int, cache_dir: Path | None) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "bf16" if halves else "f32",
+        "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
@@ -102,8 +133,8 @@ def _configure(core: Any, source: GraphSource, threads: int, tuning: Tuning) -> 
         "ENABLE_CPU_PINNING": False,
         "CPU_DENORMALS_OPTIMIZATION": True,
     }
-    if tuning.cache_dir is not None:
-        folder = tuning.cache_dir / "openvino" / source.sha256[:16]
+    if cache_dir is not None:
+        folder = cache_dir / "openvino" / source.sha256[:16]
         folder.mkdir(parents=True, exist_ok=True)
         options["CACHE_DIR"] = str(folder)
     return options
