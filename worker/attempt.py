@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,7 +49,11 @@ class ChildLost(Exception):  # noqa: N818 - it reads as what happened
 
 @dataclass(frozen=True)
 class Workshop:
-    """What every attempt of a worker works with; ``is_over`` says that the time to finish after SIGTERM has passed."""
+    """What every attempt of a worker works with.
+
+    ``keepers`` has a thread for the lease of every attempt that is under way; ``is_over`` says that the time to finish
+    after SIGTERM has passed.
+    """
 
     settings: Settings
     store: JobStore
@@ -56,6 +61,7 @@ class Workshop:
     care: ChildCare
     metrics: WorkerMetrics
     scratch: Scratch
+    keepers: Executor
     is_over: Callable[[], bool]
 
 
@@ -80,6 +86,7 @@ class Attempt:
         self._watch = Stopwatch()
         self._keeper = LeaseKeeper(
             self._store,
+            workshop.keepers,
             lease,
             lease_s=self._settings.lease_s,
             heartbeat_s=self._settings.heartbeat_s,

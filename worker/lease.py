@@ -1,4 +1,5 @@
-"""Keeping one job's lease: renew it while there is progress, write progress, hear of a cancel. One thread a job.
+"""Keeping one job's lease: renew it while there is progress, write progress, hear of a cancel. A thread for each job
+that runs, which a later one has after it.
 
 Everything that waits for the database while a job runs waits here, so that drawing never does. The rule of the lease:
 it is renewed only while the job makes progress, and never past the job's hard deadline; a worker that hangs loses the
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,7 @@ class LeaseKeeper:
 
     Args:
         store: the job store.
+        threads: has a thread for every job that runs at the same time.
         lease: what ``claim`` returned.
         lease_s, heartbeat_s: as in the settings.
         deadline_s: the job may run this long in all.
@@ -51,6 +54,7 @@ class LeaseKeeper:
     def __init__(
         self,
         store: JobStore,
+        threads: Executor,
         lease: Lease,
         *,
         lease_s: float,
@@ -59,6 +63,7 @@ class LeaseKeeper:
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._store = store
+        self._threads = threads
         self._lease = lease
         self._lease_s = lease_s
         self._heartbeat_s = heartbeat_s
@@ -67,6 +72,7 @@ class LeaseKeeper:
         now_s = time.monotonic()
         self._began_s = now_s
         self._renewed_s = now_s
+        self._report_at_s = now_s + FIRST_REPORT_AFTER_S
         self._progress_s = now_s
         self._patience_s = patience_s
         self._fault: AnimatoError | None = None
@@ -74,10 +80,10 @@ class LeaseKeeper:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
-        self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
+        self._work: Future[None] | None = None
 
     def __enter__(self) -> LeaseKeeper:
-        self._thread.start()
+        self._work = self._threads.submit(self._keep)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -87,8 +93,8 @@ class LeaseKeeper:
         """Stop renewing and reporting; what was not yet written is left unwritten (a terminal write follows)."""
         self._closing = True
         self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._work is not None and not self._work.cancel() and (fault := self._work.exception()) is not None:
+            log.error("lease_keeper_failed", exc_info=fault)
 
     def touch(self, patience_s: float | None = None) -> None:
         """Say that the job lives; it may now be silent for ``patience_s``."""
@@ -116,7 +122,7 @@ class LeaseKeeper:
         with self._lock:
             first = not self._pending
             self._pending |= {name: value for name, value in news.items() if value is not None}
-        if first:  # else the thread knows already when it is to write
+        if first and time.monotonic() >= self._report_at_s:  # else the thread wakes by itself when it may write
             self._wake.set()
 
     def check(self) -> None:
@@ -140,27 +146,30 @@ class LeaseKeeper:
         return now_s - self._progress_s > self._patience_s
 
     def _keep(self) -> None:
-        structlog.contextvars.bind_contextvars(job_id=self._lease.record.id)
+        with structlog.contextvars.bound_contextvars(job_id=self._lease.record.id):
+            self._go_on()
+
+    def _go_on(self) -> None:
         looked_s = self._began_s  # the claim has looked
-        reported_s = self._began_s - REPORT_EVERY_S + FIRST_REPORT_AFTER_S
         while not self._closing and self._fault is None:
             now_s = time.monotonic()
             # Renewal comes first: it must not wait behind a report.
             if now_s - self._renewed_s >= self._heartbeat_s and not self._stalled(now_s):
                 self._trying(self._renew)
-            if self._pending and now_s - reported_s >= REPORT_EVERY_S:
-                reported_s = now_s
+            if self._pending and now_s >= self._report_at_s:
+                self._report_at_s = now_s + REPORT_EVERY_S
                 self._trying(self._report)
             if now_s - looked_s >= CANCEL_LOOK_EVERY_S:
                 looked_s = now_s
                 self._trying(self._look_for_cancel)
-            self._wait(reported_s, looked_s)
+            self._wait(looked_s)
 
-    def _wait(self, reported_s: float, looked_s: float) -> None:
+    def _wait(self, looked_s: float) -> None:
         due_s = min(self._renewed_s + self._heartbeat_s, looked_s + CANCEL_LOOK_EVERY_S)
-        if self._pending:
-            due_s = min(due_s, reported_s + REPORT_EVERY_S)
-        self._wake.wait(timeout=max(0.02, due_s - time.monotonic()))
+        now_s = time.monotonic()
+        if now_s < self._report_at_s or self._pending:  # in this order: ``show`` looks at the clock after it has shown
+            due_s = min(due_s, self._report_at_s)
+        self._wake.wait(timeout=max(0.02, due_s - now_s))
         self._wake.clear()
 
     def _trying(self, action: Any) -> None:

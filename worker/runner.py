@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -88,7 +89,8 @@ class Runner:
         self._bundles = Bundles(settings.bundles_dir)
         self._care = ChildCare(child, options, metrics)
         self._scratch = Scratch()
-        self._workshop = Workshop(settings, store, storage, self._care, metrics, self._scratch, self._is_over)
+        keepers = ThreadPoolExecutor(LANES, "lease-keeper")
+        self._workshop = Workshop(settings, store, storage, self._care, metrics, self._scratch, keepers, self._is_over)
         self._state = threading.Condition()
         self._wanted = 0  # looks asked for
         self._done = 0  # looks finished

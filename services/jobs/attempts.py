@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,7 +29,7 @@ from services.jobs.contract import (
 )
 from services.jobs.database import Clock, Database
 from services.jobs.fairness import CLAIM_ORDER
-from services.jobs.figures import count_ends
+from services.jobs.figures import count_end
 from services.jobs.outbox import announce
 from services.jobs.tables import jobs, record_from_row
 
@@ -86,8 +87,19 @@ def _make_claim(*only: sa.ColumnElement[bool]) -> ReturningUpdate[Any]:
     )
 
 
-_CLAIM = _make_claim()
-_CLAIM_OF_MODELS = _make_claim(jobs.c.model_id.in_(sa.bindparam("models", expanding=True)))
+@cache
+def _claim_of(models: int | None) -> ReturningUpdate[Any]:
+    """Return the claim of a worker that carries so many models; None: any.
+
+    Their ids are the parameters ``model0`` and so on: a list of any length is written out anew for each execution.
+    """
+    if models is None:
+        return _make_claim()
+    return _make_claim(sa.or_(sa.false(), *(jobs.c.model_id == sa.bindparam(f"model{n}") for n in range(models))))
+
+
+def _models(model_ids: Collection[str] | None) -> dict[str, str]:
+    return {f"model{n}": model_id for n, model_id in enumerate(model_ids or ())}
 
 
 class LeaseLost(PermanentError):  # noqa: N818 - it reads as what happened
@@ -152,11 +164,8 @@ class Attempts(Database):
             expires_at = now + timedelta(seconds=lease_s)
             values = {"state": JobState.RUNNING, "worker": worker, "token": token, "lease_expires_at": expires_at}
             parameters = _AT_REST | values | {"at": now}
-            if model_ids is None:
-                claimed = connection.execute(_CLAIM, parameters)
-            else:
-                claimed = connection.execute(_CLAIM_OF_MODELS, parameters | {"models": list(model_ids)})
-            row = claimed.mappings().one_or_none()
+            claim = _claim_of(None if model_ids is None else len(model_ids))
+            row = connection.execute(claim, parameters | _models(model_ids)).mappings().one_or_none()
             if row is None:
                 return None
             if storing is not None:  # unless it has ended meanwhile
@@ -319,7 +328,8 @@ class Attempts(Database):
         if connection.execute(statement, _held(lease, now) | self._completed(values, now)).rowcount != 1:
             raise LeaseLost(lease.record.id)
         if values.get("state") in TERMINAL_STATES:
-            count_ends(connection, [lease.record.id])
+            code = (values.get("error") or {}).get("code", "")
+            count_end(connection, values["state"], code, lease.record.model_id)
             if lease.record.options.webhook is not None:
                 announce(connection, [lease.record.id], now)
 

@@ -33,6 +33,7 @@ def _make_count() -> sa.Insert:
 
 
 _COUNT_ENDS = _make_count()
+_COUNT_END = sa.insert(job_ends)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ def count_ends(connection: Connection, job_ids: Collection[str]) -> None:
     """
     if job_ids:
         connection.execute(_COUNT_ENDS, {"ended": list(job_ids)})
+
+
+def count_end(connection: Connection, state: JobState, code: str, model_id: str) -> None:
+    """Count one job whose end is known, as ``count_ends`` does."""
+    connection.execute(_COUNT_END, {"state": state, "code": code, "model_id": model_id, "jobs": 1})
 
 
 def fold_ends(connection: Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from worker.lease import REPORT_EVERY_S, LeaseKeeper, StageStalled
 # Far longer than any test: a lease lapses where a test looks at a later moment, not where a machine is slow.
 LEASE_S = 600.0
 HEARTBEAT_S = 0.1
+THREADS = ThreadPoolExecutor(1)  # one: a keeper leaves nothing behind that could keep the next one waiting
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def claim(store: JobStore) -> Lease:
 
 def keep(store: JobStore, lease: Lease, *, deadline_s: float = 600.0, patience_s: float = 600.0) -> LeaseKeeper:
     return LeaseKeeper(
-        store, lease, lease_s=LEASE_S, heartbeat_s=HEARTBEAT_S, deadline_s=deadline_s, patience_s=patience_s
+        store, THREADS, lease, lease_s=LEASE_S, heartbeat_s=HEARTBEAT_S, deadline_s=deadline_s, patience_s=patience_s
     )
 
 
@@ -121,7 +123,7 @@ def test_progress_is_written_newest_values_only(store: JobStore, monkeypatch: py
 
 def test_a_cancel_is_heard_between_heartbeats(store: JobStore):
     lease = claim(store)
-    keeper = LeaseKeeper(store, lease, lease_s=20_000, heartbeat_s=10_000, deadline_s=20_000)
+    keeper = LeaseKeeper(store, THREADS, lease, lease_s=20_000, heartbeat_s=10_000, deadline_s=20_000)
     with keeper:
         store.request_cancel(lease.record.id)
 
