@@ -28,6 +28,7 @@ class Choices:
     inception: Path | None = None
     generator: Path | None = None
     encoder: Path | None = None
+    identity: Path | None = None
     label: int | None = None
     fit: Fit = "refuse"
     share_text: bool = False

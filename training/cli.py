@@ -99,6 +99,7 @@ def run(
     clip: Annotated[Path | None, typer.Option(help="a CLIP model: checkpoints, photo recipes without captions")] = None,
     generator: Annotated[Path | None, typer.Option(help="a foreign generator, for checkpoints")] = None,
     encoder: Annotated[Path | None, typer.Option(help="its e4e or pSp encoder, for checkpoints")] = None,
+    identity: Annotated[Path | None, typer.Option(help="ir_se50, to train an encoder for checkpoints")] = None,
     label: Annotated[int | None, typer.Option(help="class that a conditional generator shall draw", min=0)] = None,
     text: Annotated[Path | None, typer.Option(help="RUN/text of another run, instead of training a text tower")] = None,
     fit: Annotated[
@@ -134,6 +135,7 @@ def run(
         inception,
         generator,
         encoder,
+        identity,
         label,
         cast("Fit", fit),
         share_text,

@@ -12,8 +12,10 @@ from training.errors import DataError
 REMEDIES = {
     "generator": "give a StyleGAN2 as --generator, or an e4e or pSp file that brings its generator along as --encoder; "
     "without weights, train one of your own pictures: animato-train all --recipe own-faces-256 --data FOLDER",
-    "encoder": "give the e4e or pSp encoder that was trained for this generator as --encoder; without one no picture "
-    "can be animated, and another generator's encoder will not do",
+    "encoder": "give the e4e or pSp encoder that was trained for this generator as --encoder (another generator's will "
+    "not do), or train one: animato-train inversion --recipe checkpoints --generator F --identity F --data FOLDER "
+    "--out RUN, then give RUN/inversion",
+    "identity": "give ir_se50 as --identity: pictures are compared by its maps and faces by its features",
     "clip": "give a CLIP as --clip: a folder in Hugging Face's format, or OpenAI's .pt",
     "motion": "train it on top of these parts: animato-train motion --recipe checkpoints --generator F --encoder F "
     "--clip DIR --data FOLDER --out RUN, then give RUN/motion as --motion",

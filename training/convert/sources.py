@@ -20,6 +20,7 @@ from training.checkpoints.irse import read_identity
 from training.checkpoints.official_motion import MotionCheckpoint, read_motion
 from training.checkpoints.stylegan2_pytorch import generator_from_state
 from training.errors import CheckpointMismatchError, DataError
+from training.inversion.run import is_encoder_folder, read_encoder_folder
 from training.networks.identity import IdentityNetwork
 from training.networks.irse import PyramidEncoder
 from training.networks.stylegan2 import ZGenerator
@@ -73,8 +74,11 @@ def read_sources(sources: Sources) -> Found:
 
     Raises: DataError where a file is something else, CheckpointMismatchError, DamagedCheckpointError.
     """
-    found = Found()
-    encoder = None if sources.encoder is None else _read_encoder(found, sources.encoder)
+    found, encoder = Found(), None
+    if sources.encoder is not None and sources.encoder.is_dir():
+        _read_own_encoder(found, sources.encoder)
+    elif sources.encoder is not None:
+        encoder = _read_encoder(found, sources.encoder)
     _read_generator(found, sources, encoder)
     if encoder is not None and found.generator is not None:
         _centre(found, encoder, found.generator)
@@ -109,6 +113,20 @@ def _read_encoder(found: Found, path: Path) -> EncoderCheckpoint:
     found.note("encoder", path, f"{KINDS[checkpoint.format].described} of {rows} rows at {size} px", checkpoint.format)
     found.remarks += [f"{path}: {remark}" for remark in checkpoint.remarks if remark != NO_AVERAGE]
     return checkpoint
+
+
+def _read_own_encoder(found: Found, folder: Path) -> None:
+    """Read an encoder that `animato-train inversion` left.
+
+    Raises: DataError, CheckpointMismatchError, DamagedCheckpointError.
+    """
+    folder = folder / "inversion" if is_encoder_folder(folder / "inversion") else folder
+    if not is_encoder_folder(folder):
+        raise DataError(f"{folder} is no encoder of animato-train: options.json and checkpoint.pt are wanted there")
+    found.encoder, recipe = read_encoder_folder(folder)
+    rows, size = found.encoder.num_ws, found.encoder.input_size
+    told = f"an encoder of animato-train ({recipe.name}) of {rows} rows at {size} px"
+    found.note("encoder", folder, told, "animato")
 
 
 def _read_generator(found: Found, sources: Sources, encoder: EncoderCheckpoint | None) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from training.networks.discriminator import Discriminator
 from training.networks.encoder import ConvBlock, Trunk
+from training.networks.identity import PICTURE_SIZE, IdentityNetwork
 from training.networks.irse import fit_picture
 from training.networks.vgg import normalize_places
 
@@ -44,6 +45,16 @@ def describe_by_discriminator(discriminator: Discriminator) -> Description:
 
     def describe(pictures: Tensor) -> list[Tensor]:
         return normalize_maps(discriminator.describe(fit_picture(pictures, discriminator.resolution)))
+
+    return describe
+
+
+def describe_by_identity(network: IdentityNetwork) -> Description:
+    """Describe by a face recognition network's maps at 1/2, 1/4, 1/8 and 1/16 of the picture that it is shown."""
+    network.eval().requires_grad_(False)
+
+    def describe(pictures: Tensor) -> list[Tensor]:
+        return normalize_maps(network.describe(fit_picture(pictures, PICTURE_SIZE)))
 
     return describe
 

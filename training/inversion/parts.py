@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from training.devices import CPU
-from training.inversion.features import Description, describe_by_discriminator
-from training.networks.discriminator import Discriminator
+from training.inversion.features import Description
 from training.networks.stylegan2 import Generator, ZGenerator
 from training.networks.synthesis import SynthesisNetwork
 
@@ -53,28 +52,24 @@ def measure_w(sample_w: WSampler, count: int = W_SAMPLES) -> tuple[Tensor, float
 
 def parts_of_generator(
     generator: ZGenerator,
-    discriminator: Discriminator,
+    describe: Description,  # its network lies on the same device
     identity: Identity | None = None,
-    describe: Description | None = None,
     device: torch.device = CPU,
 ) -> InversionParts:
-    """Take an adversarially trained generator (its average) and the discriminator that it was trained with.
+    """Take an adversarially trained generator: the average of a run of ours, or one of a foreign file.
 
-    `describe`: another feature network than the discriminator. Conditional generators are refused: they have no one
-    average w.
+    Conditional generators are refused: they have no one average w.
     """
     if generator.mapping.c_dim:
         raise ValueError("inversion needs an unconditional generator; this one was trained with labels")
     generator.eval().requires_grad_(False).to(device)
-    discriminator.to(device)
 
     def sample_w(count: int, rng: np.random.Generator) -> Tensor:
         z = torch.from_numpy(rng.standard_normal((count, generator.mapping.z_dim), dtype=np.float32))
         return generator.mapping.map(z.to(device))
 
     w_avg, w_scale = measure_w(sample_w)
-    described = describe or describe_by_discriminator(discriminator)
-    return InversionParts(generator.synthesis, sample_w, w_avg, w_scale, described, identity, device)
+    return InversionParts(generator.synthesis, sample_w, w_avg, w_scale, describe, identity, device)
 
 
 def parts_of_rendered(

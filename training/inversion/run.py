@@ -14,17 +14,17 @@ from training.adversarial.stage import build_networks
 from training.devices import CPU
 from training.export.graphs import IdentityGraph
 from training.files import write_atomically
-from training.inversion.features import TRUNK_SIZE, describe_by_trunk
+from training.inversion.features import TRUNK_SIZE, describe_by_discriminator, describe_by_trunk
 from training.inversion.figures import average_figures, join_figures, measure_reconstruction
 from training.inversion.parts import Identity, InversionParts, parts_of_generator, parts_of_rendered
 from training.inversion.refine import refine_ws
 from training.inversion.stage import EncoderStage, build_encoder, to_pictures
 from training.loop import CHECKPOINT, Report, load_ema, match_weights, read_checkpoint, train
 from training.networks.irse import PyramidEncoder, fit_picture
-from training.recipes.inversion import EncoderTraining, RefinementRecipe
+from training.recipes.inversion import EncoderTraining, RefinementRecipe, read_encoder_recipe
 from training.stages import Run, take_part
 
-FIGURES = "reconstruction.json"
+FIGURES, OPTIONS = "reconstruction.json", "options.json"
 PEOPLE = 20_000
 
 
@@ -55,7 +55,7 @@ def parts_of_gan(run: Path, device: torch.device = CPU, identity: Identity | Non
     _, judge = build_networks(recipe, generator.mapping.c_dim)
     folder = run / STAGE
     match_weights(judge, take_part(read_checkpoint(folder)["modules"], "discriminator"), folder / CHECKPOINT)
-    return parts_of_generator(generator, judge, identity, device=device)
+    return parts_of_generator(generator, describe_by_discriminator(judge.to(device)), identity, device)
 
 
 def train_encoder(
@@ -86,6 +86,23 @@ def load_encoder(recipe: EncoderTraining, parts: InversionParts, folder: Path) -
     encoder = build_encoder(recipe, parts)
     match_weights(encoder, take_part(load_ema(folder), "encoder"), folder / CHECKPOINT)
     return encoder.eval().requires_grad_(False)
+
+
+def is_encoder_folder(path: Path) -> bool:
+    """Say whether `EncoderStage` trained here."""
+    return (path / OPTIONS).is_file() and (path / CHECKPOINT).is_file()
+
+
+def read_encoder_folder(folder: Path) -> tuple[PyramidEncoder, EncoderTraining]:
+    """Read the averaged encoder that a folder holds, of the sizes that its options and weights tell, and its recipe.
+
+    Raises: FileNotFoundError when there is none; CheckpointMismatchError, DamagedCheckpointError.
+    """
+    recipe = read_encoder_recipe(json.loads((folder / OPTIONS).read_text()))
+    weights, network = take_part(load_ema(folder), "encoder"), recipe.network
+    encoder = PyramidEncoder(*weights["w_avg"].shape, **dataclasses.asdict(network))
+    match_weights(encoder, weights, folder / CHECKPOINT)
+    return encoder.eval().requires_grad_(False), recipe
 
 
 def refine(parts: InversionParts, ws: Tensor, picture: Tensor, recipe: RefinementRecipe) -> Tensor:

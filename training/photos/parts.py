@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from training.adversarial.pictures import PictureSet
 from training.errors import DataError
 from training.generator import to_pictures
-from training.inversion.features import compare_maps, normalize_maps
+from training.inversion.features import compare_maps, describe_by_discriminator, normalize_maps
 from training.inversion.parts import InversionParts, parts_of_generator
 from training.networks.discriminator import Discriminator
 from training.networks.irse import PyramidEncoder, fit_picture
@@ -36,7 +36,7 @@ def refuse_identity(pictures: Tensor) -> Tensor:
 
 def build_inversion_parts(generator: ZGenerator, judge: Discriminator, device: torch.device) -> InversionParts:
     """Give what inversion needs; pictures are compared by the discriminator's features."""
-    return parts_of_generator(generator, judge, device=device)
+    return parts_of_generator(generator, describe_by_discriminator(judge.to(device)), device=device)
 
 
 def build_frozen_parts(

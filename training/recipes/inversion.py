@@ -4,7 +4,9 @@ Source: Tov et al. 2021 (arXiv 2102.02766) and the options published with it for
 small generators.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -104,5 +106,16 @@ TINY = EncoderTraining(
     held_out=4,
 )
 """Seconds, to test the way."""
+
+
+def read_encoder_recipe(options: Mapping[str, Any]) -> EncoderTraining:
+    """Give the recipe that a run folder's options.json tells of."""
+    fields = dict(options)
+    network: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields["network"].items()}
+    fields["network"] = PyramidRecipe(**network)
+    fields["weights"] = InversionWeights(**fields["weights"])
+    fields["refinement"] = RefinementRecipe(**fields["refinement"])
+    return EncoderTraining(**fields)
+
 
 ENCODER_TRAININGS = {recipe.name: recipe for recipe in (EncoderTraining(), SMALL, TINY)}

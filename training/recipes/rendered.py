@@ -245,7 +245,7 @@ ANIME_256 = Recipe(
             finer(6000),
             finer(5000, rare=8),
             # squares count as much as amounts: lines that are beside their place by half a pixel
-            replace(finer(10_000, rare=8), crop=0.1, squared=20.0),
+            replace(finer(12_000, rare=8), crop=0.1, squared=20.0),
         ),
     ),
 )

@@ -17,6 +17,7 @@ from tests.training.checkpoints.published_irse import (
 )
 from training.checkpoints.irse import publish_name, read_identity
 from training.errors import CheckpointMismatchError, DataError
+from training.inversion.features import describe_by_discriminator
 from training.inversion.losses import identity_loss
 from training.inversion.parts import parts_of_generator
 from training.metrics.identity import measure_acd, measure_identity
@@ -75,7 +76,8 @@ def test_variants_of_the_head(save, state):
 def test_inversion_and_measurements_look_through_it(save, state):
     torch.manual_seed(0)
     generator = build_z_generator(32, (8, 8, 8, 6), z_dim=8, w_dim=8, mapping_layers=2)
-    parts = parts_of_generator(generator, build_discriminator(32, (8, 8, 8, 6)), identity=read_identity(save(state)))
+    describe = describe_by_discriminator(build_discriminator(32, (8, 8, 8, 6)))
+    parts = parts_of_generator(generator, describe, read_identity(save(state)))
     assert parts.identity is not None
     pictures = look(64, 3).requires_grad_()
     identity = parts.identity(pictures)

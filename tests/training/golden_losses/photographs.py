@@ -10,6 +10,7 @@ from torch import Tensor
 from tests.training.golden_losses.data import ENCODER, STEPS, embed_by_place, make_pool, tell_colours
 from training.adversarial.pictures import PoolPictures
 from training.adversarial.stage import AdversarialStage, build_networks
+from training.inversion.features import describe_by_discriminator
 from training.inversion.parts import InversionParts, parts_of_generator
 from training.inversion.refine import refine_ws
 from training.inversion.stage import EncoderStage, to_pictures
@@ -66,4 +67,4 @@ def refine_pictures() -> None:
 def build_parts() -> InversionParts:
     """An untrained generator, and its discriminator to compare pictures by."""
     generator, judge = build_networks(dataclasses.replace(GAN_SMOKE, channels=(8, 8, 6, 6)))
-    return parts_of_generator(generator, judge)
+    return parts_of_generator(generator, describe_by_discriminator(judge))

@@ -12,6 +12,7 @@ from training.adversarial.pictures import PoolPictures
 from training.adversarial.run import train_gan
 from training.devices import CPU
 from training.errors import CheckpointMismatchError, DataError, DivergedError
+from training.inversion.features import describe_by_discriminator
 from training.inversion.figures import measure_reconstruction
 from training.inversion.parts import InversionParts, parts_of_generator, parts_of_rendered
 from training.inversion.refine import rate_factor, refine_ws
@@ -38,7 +39,8 @@ def make_parts(**options) -> InversionParts:
         for layer in generator.modules():
             if hasattr(layer, "noise_strength"):
                 layer.noise_strength.fill_(0.05)
-    return parts_of_generator(generator, build_discriminator(SIZE, CHANNELS), **options)
+    options.setdefault("describe", describe_by_discriminator(build_discriminator(SIZE, CHANNELS)))
+    return parts_of_generator(generator, **options)
 
 
 @torch.no_grad()
@@ -222,7 +224,7 @@ def test_bad_input_is_told(parts, trained, tmp_path):
         load_encoder(other, parts, trained)
     labelled = build_z_generator(SIZE, CHANNELS, z_dim=8, w_dim=8, c_dim=2, mapping_layers=2)
     with pytest.raises(ValueError, match="unconditional"):
-        parts_of_generator(labelled, build_discriminator(SIZE, CHANNELS))
+        parts_of_generator(labelled, describe_by_discriminator(build_discriminator(SIZE, CHANNELS)))
 
 
 def test_a_loss_that_is_no_number_writes_nothing(parts, tmp_path):
