@@ -121,7 +121,8 @@ def _open(network: SynthesisNetwork, ws: Tensor) -> dict[str, dict[str, Draw]]:
         draws["fp32"]["ncnn"] = lambda: winograd.run(["frames"], inputs)["frames"]
     if open_vino.is_installed():
         halves = open_vino.OpenVinoEngine(source, 1, Tuning("half"))
-        draws["bf16"] = {"OpenVINO": lambda: halves.run(["frames"], inputs)["frames"]}
+        name = "OpenVINO, the widest layers by ncnn" if ncnn_engine.is_installed() else "OpenVINO"
+        draws["bf16"] = {name: lambda: halves.run(["frames"], inputs)["frames"]}
     return draws
 
 

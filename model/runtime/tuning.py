@@ -71,10 +71,9 @@ def choose_providers(wanted: Sequence[str], available: Sequence[str]) -> tuple[s
 
 
 def prefer(usable: Sequence[str], precision: Precision) -> tuple[str, ...]:
-    """Return the default list as the measurements order it: OpenVINO for halves, and last at full precision."""
-    if precision == "half":
-        return tuple(usable)
-    return tuple(sorted(usable, key=lambda name: name == "openvino"))
+    """Return the default list as the measurements order it: at full precision ncnn draws faster than OpenVINO."""
+    last = ("cpu",) if precision == "half" else ("openvino", "cpu")
+    return tuple(sorted(usable, key=lambda name: last.index(name) if name in last else -1))
 
 
 def providers_of(graph: str, usable: Sequence[str]) -> tuple[str, ...]:

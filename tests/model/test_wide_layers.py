@@ -17,11 +17,15 @@ from model.runtime.onnx_runtime import import_runtime, open_engine
 from model.runtime.source import GraphSource
 from model.runtime.tuning import Tuning
 
+BUNDLE = Path(__file__).parents[2] / "bundles" / "human"
 NUMBERS = np.random.default_rng(9)
 WIDE, SIDE = 256, 64
 
 needs_ncnn = pytest.mark.skipif(
     find_spec("ncnn") is None, reason="NOT RUN: ncnn is not installed here (pip install -e '.[ncnn]')"
+)
+needs_openvino = pytest.mark.skipif(
+    find_spec("openvino") is None, reason="NOT RUN: openvino is not installed here (pip install -e '.[openvino]')"
 )
 needs_both = pytest.mark.skipif(
     find_spec("ncnn") is None or find_spec("openvino") is None,
@@ -155,6 +159,20 @@ def test_other_convolutions_stay(
     found = open_vino.OpenVinoEngine(source, 1, Tuning()).run(["maps", "rgb"], inputs)
     assert all(distance(found[name], values) < 1e-3 for name, values in run_plainly(source, inputs).items())
     assert handed_over == []
+
+
+@needs_openvino
+def test_all_products_over_pixels_of_a_shipped_bundle_become_convolutions() -> None:
+    import openvino
+
+    from model.runtime.open_vino_forms import project_by_convolution
+
+    model = openvino.Core().read_model(BUNDLE / "synthesis.onnx")
+    model.reshape([1, 14, 128])
+    assert project_by_convolution(model) == 7
+    products = [node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"]
+    assert products, "styles and demodulation stay products"
+    assert all(len(node.get_output_shape(0)) == 2 for node in products)
 
 
 @needs_both
