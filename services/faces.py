@@ -154,7 +154,9 @@ def _pick(found: Sequence[FaceFacts], choice: FaceChoice | None) -> FaceFacts:
             _refuse(
                 "no-face",
                 f"There is no face with the index {choice.index}: {len(found)} found.",
-                f"Choose an index from 0 (the largest) to {len(found) - 1}, as numbered in `faces`.",
+                f"Choose an index from 0 (the largest) to {len(found) - 1}, as numbered in `faces`."
+                if len(found) > 1
+                else "Choose the index 0, or leave `face` out.",
                 found,
             )
         return found[choice.index]

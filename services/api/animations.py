@@ -220,6 +220,7 @@ def list_animations(rooms: Rooms, owner: Reader, query: Annotated[ListQuery, Que
     return JSONResponse({"object": "list", "data": data, "next_cursor": next_cursor}, headers=headers)
 
 
+@router.head("/{job_id}", include_in_schema=False)
 @router.get(
     "/{job_id}",
     response_model=Animation,

@@ -28,12 +28,14 @@ CHECK_TIMEOUT_S = 3.0
 router = APIRouter()
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", response_model=Liveness, tags=["health"], summary="Is the process alive?")
 async def get_liveness() -> Response:
     """Answer at once, whatever the rooms below do."""
     return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     response_model=Readiness,
@@ -80,6 +82,7 @@ def get_metrics(request: Request, rooms: Rooms) -> Response:
     return Response(body, headers={"Cache-Control": "no-store", "Content-Type": CONTENT_TYPE_LATEST})
 
 
+@router.head("/v1/models", include_in_schema=False, dependencies=[MODELS_READER])
 @router.get(
     "/v1/models",
     response_model=ModelList,

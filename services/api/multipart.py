@@ -11,6 +11,8 @@ from python_multipart.multipart import parse_options_header
 from services.errors import RequestError
 
 MAX_PARTS = 64
+# Deprecated in forms (RFC 7578, 4.7), and read by nobody: base64 would be taken for the text itself.
+_PLAIN_ENCODINGS = frozenset({b"7bit", b"8bit", b"binary"})
 
 
 @dataclass
@@ -54,6 +56,8 @@ class _Collector:
         disposition, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         if disposition != b"form-data" or b"name" not in options:
             raise _malformed("a part has no name")
+        if self._headers.get(b"content-transfer-encoding", b"binary").strip().lower() not in _PLAIN_ENCODINGS:
+            raise _malformed("a part is encoded by Content-Transfer-Encoding, which forms no longer are")
         filename = options.get(b"filename")
         self._name = _decode_text(options[b"name"])
         # The name of a file is never used; that there is one tells a file from a field.

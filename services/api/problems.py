@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Never
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from services.errors import AnimatoError
+from services.errors import AnimatoError, RequestError
 from services.jobs.contract import FaceFacts
 
 MEDIA_TYPE = "application/problem+json"
@@ -201,22 +201,45 @@ def answer_internal() -> Response:
 
 def make_pointer(parts: Sequence[object]) -> str:
     """Return an RFC 6901 pointer as a URI fragment, e.g. ``#/output/size``; each part is cut at 80 characters."""
-    return "#" + "".join("/" + str(part)[:80].replace("~", "~0").replace("/", "~1") for part in parts)
+    named = (str(part)[:80].encode(errors="replace").decode() for part in parts)  # no half of a character is UTF-8
+    return "#" + "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in named)
+
+
+def validation_error(detail: str, where: Sequence[str], hint: str) -> RequestError:
+    """Return the error of one field of a body; ``where`` are the names that lead to it, none for the body itself."""
+    return RequestError("validation-failed", detail, hint, errors=[{"pointer": make_pointer(where), "detail": detail}])
+
+
+def refuse(detail: str, where: Sequence[str], hint: str) -> Never:
+    """Raise the error of one field of a body.
+
+    Raises:
+        RequestError: validation-failed.
+    """
+    raise validation_error(detail, where, hint)
 
 
 def list_field_problems(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Translate pydantic's errors on a body into field problems, without the values that were sent."""
     # The names of union branches and dict keys ("[key]") that pydantic adds are no part of the document.
     return [
-        {"pointer": make_pointer([part for part in error["loc"] if part != "[key]"]), "detail": str(error["msg"])}
+        {"pointer": make_pointer([part for part in error["loc"] if part != "[key]"]), "detail": _word(error)}
         for error in errors[:MAX_FIELD_PROBLEMS]
     ]
+
+
+def _word(fault: Mapping[str, Any]) -> str:
+    """Return what pydantic says of a fault, in words that say something to who knows no pydantic."""
+    if fault["type"] == "extra_forbidden":
+        return "There is no such field or parameter."
+    text = str(fault["msg"]).removeprefix("Value error, ")
+    return text[:1].upper() + text[1:]
 
 
 def _place(fault: Mapping[str, Any]) -> dict[str, str]:
     """Translate one error of FastAPI: a fault of the body has a pointer, any other one a parameter."""
     source, *parts = fault["loc"] or ("",)
-    detail = str(fault["msg"])
+    detail = _word(fault)
     if source == "body":  # of a text that is no JSON FastAPI tells the offset, which is no part of a document
         return {"pointer": make_pointer([] if fault["type"] == "json_invalid" else parts), "detail": detail}
     return {"parameter": str(parts[-1] if parts else source)[:80], "detail": detail}

@@ -89,7 +89,9 @@ class Animation(BaseModel):
     id: str
     object: Literal["animation"] = "animation"
     status: JobState
-    stage: Stage | None
+    stage: Stage | None = Field(
+        description="What a running job is doing; of one that failed or was canceled, what it was doing last."
+    )
     progress: float = Field(ge=0, le=1)
     frames_done: int
     frames_total: int
@@ -205,7 +207,7 @@ def describe_animation(record: JobRecord, queue_position: int | None = None, now
     return Animation(
         id=record.id,
         status=record.state,
-        stage=record.stage,
+        stage=None if record.state is JobState.SUCCEEDED else record.stage,
         progress=record.progress,
         frames_done=record.frames_done,
         frames_total=record.frames_total,

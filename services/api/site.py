@@ -39,6 +39,7 @@ def install_site(app: FastAPI, samples_dir: Path, media_origin: str = "") -> Non
     policy = make_policy(media_origin)
     router = APIRouter()
 
+    @router.head("/", include_in_schema=False)
     @router.get("/", include_in_schema=False)
     async def get_page() -> Response:
         headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+import difflib
 import hashlib
 import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Never, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from services.api.multipart import Part, split_multipart
-from services.api.problems import list_field_problems, make_pointer
+from services.api.problems import list_field_problems, refuse
+from services.api.strict_json import decode_text, parse_object
 from services.errors import RequestError
 from services.jobs.contract import MAX_FRAMES, MAX_WHOLE_PIXELS, AnimationOptions, whole_frame_size
 from services.pictures.cleaning import Picture
@@ -33,10 +35,8 @@ _INTEGER_FIELDS = frozenset({"frames", "fps", "seed", "deadline_s", "ttl_s"})
 _NUMBER_FIELDS = frozenset({"intensity", "duration_s"})
 _PLAIN_ALPHABET = bytes.maketrans(b"-_", b"+/")
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
-_MAX_JSON_DEPTH = 16
-# Values and texts of a request that is in order need some hundred; base64 has none of these characters.
-_MAX_JSON_MARKS = 50_000
 _HINT_FIELDS = "See errors: it names each field that is wrong."
+_MOST_HINTS = 3  # to look for what was meant takes a while
 _HINTS_UNKNOWN: Mapping[str, str] = {
     "prompts": "Write a sequence as one prompt: `smiling, then winking`.",
 }
@@ -116,11 +116,9 @@ def read_body(body: bytes, content_type: str) -> Body:
     given = "image_url" in fields
     image_url = fields.pop("image_url", None)
     if given and not isinstance(image_url, str):
-        _refuse("`image_url` is not a string.", ("image_url",), "Send the picture's https URL.")
+        refuse("`image_url` is not a string.", ("image_url",), "Send the picture's https URL.")
     if image_url is not None and image is not None:
-        _refuse(
-            "The request has a picture and the URL of one.", ("image_url",), f"Send `{image_field}` or `image_url`."
-        )
+        refuse("The request has a picture and the URL of one.", ("image_url",), f"Send `{image_field}` or `image_url`.")
     return Body(fields, image, image_url, image_field)
 
 
@@ -152,7 +150,7 @@ def check_fields(kind: type[Fields], fields: Mapping[str, Any]) -> Fields:
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False, include_context=False)
         unknown = [str(e["loc"][0]) for e in problems if e["type"] == "extra_forbidden" and len(e["loc"]) == 1]
-        hints = [_HINTS_UNKNOWN[name] for name in unknown if name in _HINTS_UNKNOWN]
+        hints = [hint for name in unknown[:_MOST_HINTS] if (hint := _hint_at(name, kind))]
         raise RequestError(
             "validation-failed",
             "The request has fields that are wrong." if not unknown else "The request has fields that are not known.",
@@ -161,20 +159,26 @@ def check_fields(kind: type[Fields], fields: Mapping[str, Any]) -> Fields:
         ) from error
 
 
+def _hint_at(unknown: str, kind: type[BaseModel]) -> str | None:
+    """Return what somebody may have meant by a field that is not known."""
+    near = difflib.get_close_matches(unknown[:80], kind.model_fields, n=1, cutoff=0.75)
+    return _HINTS_UNKNOWN.get(unknown) or (f"Did you mean `{near[0]}`?" if near else None)
+
+
 def _read_multipart(parts: list[Part]) -> tuple[dict[str, Any], bytes | None]:
     fields: dict[str, Any] = {}
     image: bytes | None = None
     seen: set[str] = set()
     for part in parts:
         if part.name in seen:
-            _refuse("The form has a field twice.", (part.name,), "Send each field once.")
+            refuse("The form has a field twice.", (part.name,), "Send each field once.")
         seen.add(part.name)
         if part.name == "image":
             image = _read_image_part(part)
         elif part.name == "options":
-            _merge(fields, _parse_object(part.data, "options"))
+            _merge(fields, parse_object(part.data, "options"))
         elif part.name == "image_base64":
-            _refuse("A form carries the picture as a file.", (part.name,), "Send it as the file part `image`.")
+            refuse("A form carries the picture as a file.", (part.name,), "Send it as the file part `image`.")
         else:
             _merge(fields, {part.name: _parse_field(part)})
     return fields, image
@@ -183,13 +187,13 @@ def _read_multipart(parts: list[Part]) -> tuple[dict[str, Any], bytes | None]:
 def _merge(fields: dict[str, Any], more: Mapping[str, Any]) -> None:
     for name, value in more.items():
         if name in fields:
-            _refuse("A field stands both by itself and in `options`.", (name,), "Send each field once.")
+            refuse("A field stands both by itself and in `options`.", (name,), "Send each field once.")
         fields[name] = value
 
 
 def _read_image_part(part: Part) -> bytes:
     if part.filename is None and _looks_like_text(part.data):
-        _refuse("`image` is a text, not a file.", ("image",), "Send the file itself: with curl, `-F image=@face.png`.")
+        refuse("`image` is a text, not a file.", ("image",), "Send the file itself: with curl, `-F image=@face.png`.")
     return part.data
 
 
@@ -200,8 +204,8 @@ def _looks_like_text(data: bytes) -> bool:
 def _parse_field(part: Part) -> Any:
     """Read a flat field: every value is text, so numbers are recognised by the field's name."""
     if part.name in _OBJECT_FIELDS:
-        return _parse_object(part.data, part.name)
-    text = _decode(part.data, part.name)
+        return parse_object(part.data, part.name)
+    text = decode_text(part.data, part.name)
     if part.name in _INTEGER_FIELDS and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text):
         return int(text)
     if part.name in _NUMBER_FIELDS and re.fullmatch(
@@ -212,16 +216,16 @@ def _parse_field(part: Part) -> Any:
 
 
 def _read_json(body: bytes) -> tuple[dict[str, Any], bytes | None]:
-    fields = _parse_object(body, None)
+    fields = parse_object(body, None)
     if "image" in fields:
-        _refuse("JSON carries the picture as text.", ("image",), "Send it as `image_base64`, or send a form.")
+        refuse("JSON carries the picture as text.", ("image",), "Send it as `image_base64`, or send a form.")
     if "options" in fields:
-        _refuse("`options` belongs to forms.", ("options",), "In JSON every field stands at the top level.")
+        refuse("`options` belongs to forms.", ("options",), "In JSON every field stands at the top level.")
     if "image_base64" not in fields:
         return fields, None
     encoded = fields.pop("image_base64")
     if not isinstance(encoded, str):
-        _refuse("`image_base64` is not a string.", ("image_base64",), "Send the picture's bytes as base64.")
+        refuse("`image_base64` is not a string.", ("image_base64",), "Send the picture's bytes as base64.")
     return fields, _decode_base64(encoded)
 
 
@@ -233,113 +237,48 @@ def _decode_base64(text: str) -> bytes:
         packed = packed.translate(_PLAIN_ALPHABET, delete=b" \t\r\n\f\v").rstrip(b"=")
         return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
     except (binascii.Error, ValueError):
-        _refuse(
+        refuse(
             "`image_base64` is not base64.",
             ("image_base64",),
             "Encode the file's bytes, e.g. with `base64 -w0 face.png`.",
         )
 
 
-def _parse_object(data: bytes, field: str | None) -> dict[str, Any]:
-    """Parse a JSON object; refuses duplicate keys, NaN, infinities and deep nesting."""
-    where = () if field is None else (field,)
-    what = "The body" if field is None else f"The part `{field}`"
-    if sum(data.count(mark) for mark in (b",", b":", b"[", b"{")) > _MAX_JSON_MARKS:
-        # Counted, not parsed: a body full of small values takes seconds and a hundred times its size in memory.
-        _refuse(f"{what} has too many values.", where, "See /openapi.json for the fields.")
-    try:
-        value = json.loads(
-            _decode(data, field),
-            object_pairs_hook=_refuse_duplicates,
-            parse_constant=_refuse_constant,
-            parse_float=_parse_float,
-        )
-    except (ValueError, RecursionError) as error:
-        raise _validation_error(f"{what} is not JSON.", where, "Check it with a JSON parser.") from error
-    if not isinstance(value, dict):
-        _refuse(f"{what} is not a JSON object.", where, "Send an object: {…}.")
-    if _depth(value) > _MAX_JSON_DEPTH:
-        _refuse(f"{what} is nested too deeply.", where, "See /openapi.json for the fields.")
-    return value
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        _refuse("A JSON object has the same key twice.", (), "Send each field once.")
-    return fields
-
-
-def _refuse_constant(_: str) -> Never:
-    _refuse("NaN and Infinity are not JSON.", (), "Send finite numbers.")
-
-
-def _parse_float(text: str) -> float | int:
-    """Read ``48.0`` as the integer that it is in JSON."""
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        _refuse("A number is too large.", (), "Send finite numbers.")
-    return int(number) if number.is_integer() and abs(number) < 2**53 else number
-
-
-def _depth(value: object) -> int:
-    """Return how deep containers are nested, level by level (recursion is what deep documents are made to break)."""
-    depth, level = 0, [value]
-    while level:
-        depth += 1
-        inner: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner.extend(item.values())
-            elif isinstance(item, list):
-                inner.extend(item)
-        level = [item for item in inner if isinstance(item, dict | list)]
-    return depth
-
-
-def _decode(data: bytes, field: str | None) -> str:
-    try:
-        return data.decode("utf-8-sig" if field is None else "utf-8")
-    except UnicodeDecodeError as error:
-        where = () if field is None else (field,)
-        raise _validation_error("The text is not UTF-8.", where, "Encode texts as UTF-8.") from error
-
-
 def _check_texts(options: AnimationOptions) -> None:
     if not any(unicodedata.category(character)[0] in "LNSP" for character in options.prompt):
-        _refuse("The prompt is blank.", ("prompt",), "Say what the face should do, e.g. `smiling`.")
+        refuse("The prompt is blank.", ("prompt",), "Say what the face should do, e.g. `smiling`.")
     texts: list[tuple[tuple[str, ...], str]] = [(("prompt",), options.prompt), (("model",), options.model or "")]
     for key, value in options.metadata.items():
         texts += [(("metadata", key), key), (("metadata", key), value)]
     for where, text in texts:
         # The database can't hold NUL, and no other control character means anything to a reader.
         if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" for c in text):
-            _refuse("A text has control characters.", where, "Send printable text.")
+            refuse("A text has control characters.", where, "Send printable text.")
 
 
 def _check_amounts(options: AnimationOptions) -> None:
     if options.frames is not None and options.duration_s is not None:
-        _refuse("`frames` and `duration_s` are both given.", ("frames",), "Send one of them.")
+        refuse("`frames` and `duration_s` are both given.", ("frames",), "Send one of them.")
     if options.duration_s is not None:
         frames = round(options.duration_s * options.fps)
         if not 1 <= frames <= MAX_FRAMES:
-            _refuse(
+            refuse(
                 f"`duration_s` × `fps` makes {frames} frames; 1 to {MAX_FRAMES} are possible.",
                 ("duration_s",),
                 "Change the duration or the frame rate.",
             )
     if options.output.size is not None and options.output.size % 2:
-        _refuse("`output.size` is odd.", ("output", "size"), "Send an even number of px: video codecs need it.")
+        refuse("`output.size` is odd.", ("output", "size"), "Send an even number of px: video codecs need it.")
 
 
 def _check_face(options: AnimationOptions) -> None:
     """Refuse what can't be meant: a face to be found where nothing is looked for, a photograph where there is none."""
     if options.face is not None and options.align == "none":
-        _refuse("A face is chosen, and `align: none` looks for none.", ("face",), "Leave `face` out, or `align: none`.")
+        refuse("A face is chosen, and `align: none` looks for none.", ("face",), "Leave `face` out, or `align: none`.")
     if options.source == "sampled":
         for field, given in (("face", options.face is not None), ("compose", options.compose == "paste_back")):
             if given:
-                _refuse(
+                refuse(
                     f"`{field}` is about a photograph, and a sampled face has none.",
                     (field,),
                     "Send a picture, or leave it out.",
@@ -353,7 +292,7 @@ def _check_whole(options: AnimationOptions, picture: Picture) -> None:
     width, height = whole_frame_size(picture.width, picture.height, options.output.size)
     pixels = options.frames_total * width * height
     if pixels > MAX_WHOLE_PIXELS:
-        _refuse(
+        refuse(
             f"{options.frames_total} frames of {width}×{height} px are too many: at most "
             f"{MAX_WHOLE_PIXELS // (width * height)} of this size are possible.",
             ("output", "size"),
@@ -365,11 +304,11 @@ def _check_source(options: AnimationOptions, parts: Body) -> None:
     given = parts.image is not None or parts.image_url is not None
     where = ("image_url" if parts.image_url is not None else parts.image_field,)
     if options.source == "sampled" and given:
-        _refuse(
+        refuse(
             "A sampled face and a picture are both asked for.", where, "Leave the picture out, or leave `source` out."
         )
     if options.source == "image" and not given:
-        _refuse(
+        refuse(
             "The request has no picture.",
             where,
             "Send the picture of a face; or ask for a face sampled from the model with `source: sampled`.",
@@ -383,11 +322,3 @@ def _digest(options: AnimationOptions, parts: Body) -> str:
     else:
         digest.update(b"-" if parts.image is None else hashlib.sha256(parts.image).digest())
     return digest.hexdigest()
-
-
-def _refuse(detail: str, where: tuple[str, ...], hint: str) -> Never:
-    raise _validation_error(detail, where, hint)
-
-
-def _validation_error(detail: str, where: tuple[str, ...], hint: str) -> RequestError:
-    return RequestError("validation-failed", detail, hint, errors=[{"pointer": make_pointer(where), "detail": detail}])

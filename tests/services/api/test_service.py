@@ -50,6 +50,19 @@ def test_wrong_method(client: TestClient) -> None:
     assert response.headers["Allow"] == "GET, POST"
 
 
+@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/v1/models"])
+def test_head_is_answered_as_get(client: TestClient, path: str) -> None:
+    """What watches a service often asks with HEAD."""
+    asked, looked = client.get(path), client.head(path)
+    assert looked.status_code == asked.status_code
+    assert looked.headers["Content-Type"] == asked.headers["Content-Type"]
+
+
+def test_head_of_a_job(client: TestClient) -> None:
+    url = post_sampled(client).headers["Location"]
+    assert client.head(url).headers["ETag"] == client.get(url).headers["ETag"]
+
+
 def test_a_bug_tells_nothing(client: TestClient, monkeypatch: pytest.MonkeyPatch, log: io.StringIO) -> None:
     def explode(*_: Any) -> Any:
         raise ZeroDivisionError("SECRET")

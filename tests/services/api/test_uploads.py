@@ -85,6 +85,38 @@ def test_wrong_fields_in_json(shared: TestClient, fields: dict[str, Any], pointe
     assert pointer in pointers(problem)
 
 
+@pytest.mark.parametrize(
+    ("body", "pointer", "words"),
+    [
+        (b'{"prompt": "\\ud83d smile"}', "#/prompt", "half a character"),
+        (b'{"\\ude00": 1}', "#/?", "half a character"),
+        (b'{"metadata": {"a": ["\\uDFFF"]}}', "#/metadata", "half a character"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "#", "too large"),
+        (b'{"prompt": "smiling", "face": {}}', "#/face", "Exactly one of"),
+        (b'{"prompt": "smiling", "zoom": 1}', "#/zoom", "no such field"),
+    ],
+)
+def test_the_detail_says_what_is_wrong_in_words(shared: TestClient, body: bytes, pointer: str, words: str) -> None:
+    response = shared.post("/v1/animations", content=body, headers={"Content-Type": "application/json"})
+    (error,) = expect_problem(response, 422, "validation-failed")["errors"]
+    assert error["pointer"] == pointer
+    assert words in error["detail"]
+
+
+def test_both_halves_of_a_character_are_one(client: TestClient) -> None:
+    body = b'{"prompt": "\\ud83d\\ude00", "source": "sampled", "frames": 1}'
+    response = client.post("/v1/animations", content=body, headers={"Content-Type": "application/json"})
+    assert response.json()["input"]["prompt"] == "😀"
+
+
+@pytest.mark.parametrize(
+    ("unknown", "hint"), [("promt", "`prompt`"), ("duration", "`duration_s`"), ("x", "See errors")]
+)
+def test_a_field_that_is_not_known_gets_a_hint(shared: TestClient, unknown: str, hint: str) -> None:
+    response = shared.post("/v1/animations", json={**SAMPLED, unknown: 1})
+    assert hint in expect_problem(response, 422, "validation-failed")["hint"]
+
+
 def test_several_wrong_fields_are_all_named(shared: TestClient) -> None:
     body = {"source": "sampled", "fps": 0, "output": {"format": "avi", "quality": 0}, "zoom": 1}
     problem = expect_problem(shared.post("/v1/animations", json=body), 422, "validation-failed")
@@ -251,6 +283,16 @@ def make_form(*parts: tuple[str, str | bytes]) -> list[tuple[str, tuple[None, st
 def test_malformed_forms(shared: TestClient, content_type: str, body: bytes) -> None:
     response = shared.post("/v1/animations", content=body, headers={"Content-Type": content_type})
     expect_problem(response, 422, "validation-failed")
+
+
+@pytest.mark.parametrize(("encoding", "status"), [("base64", 422), ("quoted-printable", 422), ("8bit", 202)])
+def test_a_part_that_is_encoded_for_mail_is_not_taken_as_it_is(client: TestClient, encoding: str, status: int) -> None:
+    parts = [("source", "sampled", ""), ("prompt", "c21pbGluZw==", f"Content-Transfer-Encoding: {encoding}\r\n")]
+    body = "".join(
+        f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n{more}\r\n{text}\r\n' for name, text, more in parts
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert client.post("/v1/animations", content=body + "--x--\r\n", headers=headers).status_code == status
 
 
 def test_form_numbers(client: TestClient, rooms: Resources) -> None:
