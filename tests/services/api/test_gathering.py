@@ -65,6 +65,22 @@ def test_what_comes_while_the_thread_is_busy_goes_together(desk: Desk) -> None:
     assert desk.most_at_once == 1
 
 
+def test_who_is_on_the_way_comes_along(desk: Desk) -> None:
+    async def run() -> list[int]:
+        gathering = Gathering(desk.work, together=4)
+        desk.open.set()
+
+        async def arrive(number: int) -> int:
+            for _ in range(number):  # as a request that is read and checked
+                await asyncio.sleep(0)
+            return await gathering.hand_in(number)
+
+        return await asyncio.gather(*(arrive(number) for number in (0, 2, 4, 6)))
+
+    assert asyncio.run(run()) == [0, 4, 8, 12]
+    assert desk.batches == [[0, 2, 4, 6]]
+
+
 def test_one_refusal_is_one_requests(desk: Desk) -> None:
     async def run() -> list[object]:
         gathering = Gathering(desk.work, together=4)
