@@ -58,20 +58,20 @@ def animate(
     out_file: Annotated[Path, typer.Option("--out", "-o", help="The video to write.", dir_okay=False)],
     sampled: Annotated[bool, typer.Option("--sampled", help="No picture: a face sampled from the model.")] = False,
     model: Annotated[
-        str | None, typer.Option(help="A model of `animato models` [default: the first one, human].")
+        str | None, typer.Option(help="A model of `animato models` (default: the first one, human).")
     ] = None,
     frames: Annotated[
-        int | None, typer.Option(min=1, max=MAX_FRAMES, help="Number of frames [default: two seconds of them].")
+        int | None, typer.Option(min=1, max=MAX_FRAMES, help="Number of frames (default: two seconds of them).")
     ] = None,
     fps: Annotated[int, typer.Option(min=1, max=60, help="Frames a second.")] = DEFAULT_FPS,
     intensity: Annotated[
         float, typer.Option(min=0.0, max=2.0, help="0 keeps still, 1 as trained, 2 exaggerates.")
     ] = 1.0,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same film [default: random].")
+        int | None, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same film (default: random).")
     ] = None,
     video_format: Annotated[
-        VideoFormat | None, typer.Option("--format", help="Container [default: by the ending of --out, else mp4].")
+        VideoFormat | None, typer.Option("--format", help="Container (default: by the ending of --out, else mp4).")
     ] = None,
     compose: Annotated[
         Compose, typer.Option(help="crop: a film of the face; paste_back: of the whole photograph.")

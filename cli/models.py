@@ -16,19 +16,21 @@ if TYPE_CHECKING:
 
 def models(
     bundles: Annotated[
-        Path | None, typer.Option(help="Folder of bundles [default: ANIMATO_BUNDLES_DIR or ./bundles].")
+        Path | None, typer.Option(help="Folder of bundles (default: ANIMATO_BUNDLES_DIR or ./bundles).")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also check every file's SHA-256.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the model bundles on this machine."""
     from cli.console import quiet_logs
-    from model.bundle.reader import list_bundles
+    from model.bundle.reader import list_bundles, list_faults
     from services.settings import load_settings
 
     quiet_logs()
     folder = (bundles or load_settings().bundles_dir).absolute()
-    found = list_bundles(folder)
+    found, left_out = list_bundles(folder), list_faults(folder)
+    for name, error in left_out.items():
+        show_failure(f"{name} is left out: {error.message}", error.hint)
     if not found:
         show_failure(
             f"There is no model bundle in {folder}.", "Name another folder with --bundles or ANIMATO_BUNDLES_DIR."
@@ -45,7 +47,7 @@ def models(
             show_failure(f"{model_id}: {fault}")
         else:
             err().print(f"[green]✓[/] {model_id}: every file is what the manifest says")
-    if any(faults.values()):
+    if any(faults.values()) or (verify and left_out):
         raise typer.Exit(EXIT_FAILURE)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +94,12 @@ def list_bundles(bundles_dir: Path | str) -> list[Manifest]:
     return [manifest for _, manifest in _scan(Path(bundles_dir))]
 
 
+def list_faults(bundles_dir: Path | str) -> dict[str, BundleError]:
+    """Return what is wrong with each bundle that ``list_bundles`` leaves out, by the folder's name."""
+    read = {directory.name: found for directory, found in _read_manifests(Path(bundles_dir))}
+    return {name: found for name, found in read.items() if isinstance(found, BundleError)}
+
+
 def map_bundles(bundles_dir: Path | str) -> dict[str, Path]:
     """Return the directory of every bundle by its id, in the order of ``list_bundles``; the first of equal ids."""
     found: dict[str, Path] = {}
@@ -118,18 +125,27 @@ def find_bundle(bundles_dir: Path | str, model_id: str) -> Path:
 
 
 def _scan(bundles_dir: Path) -> list[tuple[Path, Manifest]]:
-    found: list[tuple[Path, Manifest]] = []
+    usable: list[tuple[Path, Manifest]] = []
+    for directory, found in _read_manifests(bundles_dir):
+        if isinstance(found, BundleError):
+            logger.warning("bundle left out: %s: %s", directory.name, found)
+        else:
+            usable.append((directory, found))
+    return sorted(usable, key=lambda item: (item[1].domain != "human", item[1].id))
+
+
+def _read_manifests(bundles_dir: Path) -> Iterator[tuple[Path, Manifest | BundleError]]:
+    """Yield every bundle's directory by name, with its manifest or with why that can't be used."""
     if not bundles_dir.is_dir():
-        return found
+        return
     for directory in sorted(bundles_dir.iterdir()):
         # Hidden folders are bundles that a writer has not finished.
         if directory.name.startswith(".") or not (directory / MANIFEST_NAME).is_file():
             continue
         try:
-            found.append((directory, read_manifest(directory)))
+            yield directory, read_manifest(directory)
         except BundleError as error:
-            logger.warning("bundle left out: %s: %s", directory.name, error)
-    return sorted(found, key=lambda item: (item[1].domain != "human", item[1].id))
+            yield directory, error
 
 
 def _checked_path(directory: Path, manifest: Manifest, name: str) -> Path:

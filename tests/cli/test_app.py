@@ -66,6 +66,23 @@ def test_models_lists_and_verifies(animato: Run, tiny_bundle: Path, tmp_path: Pa
     assert "Traceback" not in ran.stderr
 
 
+def test_models_names_what_it_leaves_out(animato: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    for name in ("tiny", "broken"):
+        shutil.copytree(tiny_bundle, tmp_path / name)
+    (tmp_path / "broken" / "manifest.json").write_text("{")
+    ran = animato("models", "--bundles", tmp_path)
+    assert ran.returncode == 0
+    assert "tiny" in ran.stdout
+    assert "broken is left out" in ran.stderr
+    assert animato("models", "--verify", "--bundles", tmp_path).returncode == 1
+
+
+def test_help_tells_defaults(animato: Run) -> None:
+    """Square brackets would be taken for markup, and be gone."""
+    assert "random" in animato("animate", "--help").stdout
+    assert "ANIMATO_BUNDLES_DIR" in animato("models", "--help").stdout
+
+
 def test_models_without_any_is_1(animato: Run, tmp_path: Path) -> None:
     ran = animato("models", "--bundles", tmp_path)
     assert ran.returncode == 1
