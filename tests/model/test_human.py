@@ -124,3 +124,25 @@ def test_tokenizer_says_what_the_library_says() -> None:
         "",
     ):
         assert ours.encode(text, 64) == library.encode(text).ids, text
+
+
+@pytest.mark.parametrize(
+    ("prompt", "understood"),
+    [
+        ("not sad but smiling", "smiling"),
+        ("don't be sad, smile!", "smiling"),
+        ("stops smiling and gets furious", "angry"),
+        ("smile, don't laugh", "smiling"),
+        ("winks without smiling", "winking"),
+        ("she is not laughing, she is crying", "sad"),
+        ("rather than smiling, she pouts", "pouting"),
+        ("not smiling", "neutral"),
+        ("not happy, not sad", "neutral"),
+        ("can't stop laughing", "laughing"),
+        ("winks, then 😂", "winking, then laughing"),
+    ],
+)
+def test_what_is_denied_is_not_what_is_understood(animator: Animator, prompt: str, understood: str) -> None:
+    judged = animator.measure_language(prompt)
+    assert judged is not None
+    assert judged.understood_as == understood
