@@ -60,6 +60,11 @@ SHARED := $(if $(filter tests/%,$(ARGS)),,--numprocesses $(PROCESSES) --dist wor
 test: $(EVERYTHING) ## run all tests (installs torch and the development tools first)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(SHARED) $(ARGS)
 
+.PHONY: test-openvino
+test-openvino: $(EVERYTHING) $(OPENVINO) ## run the tests of the runtime with OpenVINO beside the environment
+	@PYTHONPATH=$(OPENVINO) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest \
+		tests/model/test_runtime.py tests/model/test_sessions.py tests/model/test_ncnn.py tests/model/test_wide_layers.py $(ARGS)
+
 .PHONY: lint
 lint: $(EVERYTHING) ## style: ruff check and ruff format --check
 	$(BIN)/python -m ruff check .
@@ -131,8 +136,10 @@ chaos-night: $(EVERYTHING) ## the same for ten minutes: 2,000 jobs, default leas
 	@$(BIN)/python -m tests.chaos --night $(ARGS)
 
 # Beside the environment, not in it: installed there it would run everybody's graphs.
-$(OPENVINO): $(EVERYTHING)
-	@$(PIP) install --no-deps --target $@ 'openvino>=2026.0'
+$(OPENVINO): $(EVERYTHING) deploy/locks/worker-cpu-openvino.txt
+	@rm -rf $@
+	@sed -n '/^openvino==/,/[^\\]$$/p' deploy/locks/worker-cpu-openvino.txt > $(VENV)/openvino.lock
+	@$(PIP) --no-deps --require-hashes --target $@ --requirement $(VENV)/openvino.lock
 	@touch $@
 
 .PHONY: bench-train

@@ -122,6 +122,8 @@ def _open(network: SynthesisNetwork, ws: Tensor) -> dict[str, dict[str, Draw]]:
     if open_vino.is_installed():
         halves = open_vino.OpenVinoEngine(source, 1, Tuning("half"))
         name = "OpenVINO, the widest layers by ncnn" if ncnn_engine.is_installed() else "OpenVINO"
+        full = open_vino.OpenVinoEngine(source, 1, Tuning())
+        draws["fp32"][name] = lambda: full.run(["frames"], inputs)["frames"]
         draws["bf16"] = {name: lambda: halves.run(["frames"], inputs)["frames"]}
     return draws
 

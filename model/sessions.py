@@ -27,7 +27,6 @@ from model.runtime.tuning import (
     Precision,
     Tuning,
     choose_providers,
-    prefer,
     providers_of,
 )
 
@@ -104,8 +103,8 @@ def open_sessions(
     Graphs that name the same file share one opened engine, and each computes only its own outputs.
     Providers are tried in the given order. One that is not there, or that can't open or run a graph, is told aloud in
     a warning and the next is taken; where none is left, nothing is silently run elsewhere. Small graphs are run by the
-    CPU wherever it is allowed. In the default list ncnn draws wide networks only, and at full precision it comes before
-    OpenVINO; a list of your own is followed as it stands.
+    CPU wherever it is allowed. In the default list ncnn draws wide networks only; a list of your own is followed as it
+    stands.
 
     Args:
         bundle: what ``read_bundle`` returned.
@@ -119,8 +118,6 @@ def open_sessions(
     """
     runtime, tuning = onnx_runtime.import_runtime(), tuning or Tuning()
     usable, default = choose_providers(providers, list_providers()), tuple(providers) == DEFAULT_PROVIDERS
-    if default:
-        usable = prefer(usable, tuning.precision)
     if GPU_PROVIDERS & set(usable):
         onnx_runtime.load_gpu_libraries(runtime, tuning)
     threads = threads or count_processors()

@@ -62,7 +62,7 @@ class OpenVinoEngine:
             model.reshape({tensor.name: openvino.PartialShape(_one_of(tensor)) for tensor in self.inputs})
             precision = _choose_precision(core, source, tuning)
             self._ledger = _put_into_form(model, precision, threads)
-            # A compiled file can't hold a function of ours; what has one is compiled at every start, in half a second.
+            # A compiled file can't hold a function of ours; what has one is compiled at every start.
             cache_dir = None if self._ledger.layers else tuning.cache_dir
             compiled = core.compile_model(model, _DEVICE, _configure(source, precision, threads, cache_dir))
             self._request = compiled.create_infer_request()
@@ -120,7 +120,10 @@ def _put_into_form(model: Any, precision: str, threads: int) -> Ledger:
     has_units = precision == "bf16" and "amx_bf16" in describe_processor()
     if has_units or not ncnn_engine.is_installed():
         return open_vino_forms.Ledger()
-    return open_vino_forms.convolve_by_winograd(model, lambda weight: ncnn_engine.WinogradConvolution(weight, threads))
+    channels = open_vino_forms.WINOGRAD_CHANNELS[precision]
+    return open_vino_forms.convolve_by_winograd(
+        model, channels, lambda weight: ncnn_engine.WinogradConvolution(weight, threads)
+    )
 
 
 def _configure(source: GraphSource, precision: str, threads: int, cache_dir: Path | None) -> dict[str, Any]:

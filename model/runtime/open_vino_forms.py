@@ -23,8 +23,8 @@ from openvino import opset13 as operators
 
 from model.runtime.contract import Array
 
-WINOGRAD_CHANNELS = 256
-"""With fewer, Winograd's transforms cost what it saves against products of bfloat16."""
+WINOGRAD_CHANNELS = {"f32": 128, "bf16": 256}
+"""By precision: with fewer, Winograd's transforms cost what it saves against OpenVINO's own products."""
 WINOGRAD_MACS = 2e9
 """With less to do, handing a layer over costs what it saves. Multiply-accumulates, counted directly."""
 
@@ -60,11 +60,11 @@ def project_by_convolution(model: Any) -> int:
     return len(found)
 
 
-def convolve_by_winograd(model: Any, make: MakeConvolve) -> Ledger:
-    """Hand every wide 3×3 convolution over to what ``make`` returns for its weights."""
+def convolve_by_winograd(model: Any, channels: int, make: MakeConvolve) -> Ledger:
+    """Hand every 3×3 convolution from so many channels on over to what ``make`` returns for its weights."""
     ledger = Ledger()
     for node in model.get_ordered_ops():
-        weight = _read_wide(node)
+        weight = _read_wide(node, channels)
         if weight is not None:
             shape = node.get_output_shape(0)
             _put_in_place_of(node, _HandedOver(make(weight), ledger, [node.input_value(0)], shape))
@@ -138,7 +138,7 @@ def _projects(node: Any) -> bool:
     return len(before) == 4 and list(after) == [1, before[1], before[2] * before[3]]
 
 
-def _read_wide(node: Any) -> Array | None:
+def _read_wide(node: Any, channels: int) -> Array | None:
     """Return the weights of a convolution that is worth handing over, else None."""
     if node.get_type_name() != "Convolution" or node.get_output_element_type(0) != openvino.Type.f32:
         return None
@@ -151,7 +151,7 @@ def _read_wide(node: Any) -> Array | None:
         return None
     outputs, inputs, *kernel = held.get_output_shape(0)
     macs = outputs * inputs * 9 * np.prod(node.get_output_shape(0)[2:])
-    if kernel != [3, 3] or min(outputs, inputs) < WINOGRAD_CHANNELS or macs < WINOGRAD_MACS:
+    if kernel != [3, 3] or min(outputs, inputs) < channels or macs < WINOGRAD_MACS:
         return None
     return np.array(held.data, np.float32)
 

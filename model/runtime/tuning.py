@@ -15,7 +15,7 @@ Precision = Literal["full", "half"]
 
 PROVIDERS = ("tensorrt", "cuda", "openvino", "ncnn", "cpu")
 DEFAULT_PROVIDERS = PROVIDERS
-"""Who gives no list of their own leaves the choice to us: see `prefer`."""
+"""Who gives no list of their own leaves the choice to us: ncnn then draws wide networks only."""
 WIDE_BYTES = 16_000_000
 """A synthesis file from here on is of a wide network, which ncnn draws faster; narrow ones gain nothing there."""
 GPU_PROVIDERS = frozenset({"tensorrt", "cuda"})
@@ -68,12 +68,6 @@ def choose_providers(wanted: Sequence[str], available: Sequence[str]) -> tuple[s
     if missing:
         logger.warning("providers.fallback", missing=missing, using=list(usable), hint="not installed")
     return usable
-
-
-def prefer(usable: Sequence[str], precision: Precision) -> tuple[str, ...]:
-    """Return the default list as the measurements order it: at full precision ncnn draws faster than OpenVINO."""
-    last = ("cpu",) if precision == "half" else ("openvino", "cpu")
-    return tuple(sorted(usable, key=lambda name: last.index(name) if name in last else -1))
 
 
 def providers_of(graph: str, usable: Sequence[str]) -> tuple[str, ...]:

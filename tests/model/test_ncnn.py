@@ -20,8 +20,8 @@ from model.errors import ModelError
 from model.runtime import ncnn_engine, open_vino
 from model.runtime.contract import ProviderFailedError
 from model.runtime.source import GraphSource
-from model.runtime.tuning import DEFAULT_PROVIDERS, prefer, providers_of
-from model.sessions import Tuning, list_providers, open_sessions
+from model.runtime.tuning import DEFAULT_PROVIDERS, providers_of
+from model.sessions import list_providers, open_sessions
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundles" / "human"
@@ -154,12 +154,6 @@ def test_what_is_not_installed_is_not_listed(monkeypatch: pytest.MonkeyPatch) ->
     for there in (True, False):
         monkeypatch.setattr(ncnn_engine, "is_installed", lambda there=there: there)
         assert ("ncnn" in list_providers()) == there
-
-
-def test_ncnn_comes_before_openvino_at_full_precision_unless_asked_for() -> None:
-    assert prefer(("cuda", "openvino", "ncnn", "cpu"), "full") == ("cuda", "ncnn", "openvino", "cpu")
-    assert prefer(("openvino", "ncnn", "cpu"), "half") == ("openvino", "ncnn", "cpu")
-    assert Tuning().precision == "full"
 
 
 def test_ncnn_gets_the_synthesis_alone() -> None:

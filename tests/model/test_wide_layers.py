@@ -141,8 +141,8 @@ def test_weights_stored_as_halves_are_handed_over(handed_over: list[tuple[int, .
 @pytest.mark.parametrize(
     ("weight", "side", "attributes"),
     [
-        (make_weight(WIDE, WIDE // 2), 2 * SIDE, {}),
-        (make_weight(WIDE // 2, WIDE), 2 * SIDE, {}),
+        (make_weight(2 * WIDE, WIDE // 4), 2 * SIDE, {}),
+        (make_weight(WIDE // 4, 2 * WIDE), 2 * SIDE, {}),
         (make_weight(WIDE, WIDE), SIDE // 2, {}),
         (make_weight(WIDE, WIDE), 2 * SIDE, {"strides": [2, 2]}),
         (make_weight(WIDE, WIDE), SIDE, {"dilations": [2, 2], "pads": [2, 2, 2, 2]}),
@@ -159,6 +159,18 @@ def test_other_convolutions_stay(
     found = open_vino.OpenVinoEngine(source, 1, Tuning()).run(["maps", "rgb"], inputs)
     assert all(distance(found[name], values) < 1e-3 for name, values in run_plainly(source, inputs).items())
     assert handed_over == []
+
+
+@needs_both
+def test_bfloat16_keeps_layers_that_full_precision_hands_over(
+    handed_over: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_graph(make_weight(WIDE, WIDE // 2), 2 * SIDE)
+    open_vino.OpenVinoEngine(source, 1, Tuning("full"))
+    assert handed_over == [(WIDE, WIDE // 2, 3, 3)]
+    monkeypatch.setattr(open_vino, "_choose_precision", lambda *_: "bf16")
+    open_vino.OpenVinoEngine(source, 1, Tuning("half"))
+    assert len(handed_over) == 1
 
 
 @needs_openvino
