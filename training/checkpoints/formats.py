@@ -244,8 +244,11 @@ PSP_ENCODERS = (
     "GradualStyleEncoder",
     "BackboneEncoderUsingLastLayerIntoW",
     "BackboneEncoderUsingLastLayerIntoWPlus",
+    "SingleStyleCodeEncoder",
+    "WEncoder",
 )
-"""Classes of encoders in pSp's code, as `opts["encoder_type"]` names them; e4e has its own."""
+"""Classes of encoders in pSp's code, as `opts["encoder_type"]` names them; e4e has its own. The last two are what e4e's
+and HyperStyle's code call the second."""
 
 GENERATOR_KEYS = ("g_ema", "g")
 """Where rosinality's files keep a generator, best first; some fine-tunes keep no average of it."""

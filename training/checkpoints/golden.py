@@ -31,6 +31,7 @@ RUNNERS = {
     "nvidia networks_stylegan2": "training.checkpoints.golden_generators",
     "e4e": "training.checkpoints.golden_encoders",
     "psp": "training.checkpoints.golden_encoders",
+    "backboneencoderusinglastlayer": "training.checkpoints.golden_encoders",
     "official motion": "training.checkpoints.golden_motion",
 }
 """What runs a case, by how its format begins: a module with `run_case(tensors, spec, case, folder)`, which gives

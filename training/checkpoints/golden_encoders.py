@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoints.encoders import FAMILIES, read_encoder
+from training.checkpoints.spec import find_setting
 from training.errors import DataError
 from training.export.bundle import run_graph
 from training.export.graphs import export_module
-from training.networks.irse import PyramidEncoder
+from training.networks.irse import PictureEncoder
 
 Arrays = dict[str, np.ndarray]
+SIZES = ("stylegan_size", "output_size", "n_styles")
+"""What tells how many rows a generator has, in cases and in the options of files."""
 OUTPUTS = ("codes", "ws")
 """As cases name them: what the encoder gives without the average, and with it."""
 
@@ -25,9 +28,9 @@ OUTPUTS = ("codes", "ws")
 class CodesGraph(nn.Module):
     """The encoder with both outputs that cases ask for."""
 
-    def __init__(self, encoder: PyramidEncoder) -> None:
+    def __init__(self, encoder: PictureEncoder) -> None:
         super().__init__()
-        self.encoder, self.unlocked = encoder, int(encoder.unlocked_rows)
+        self.encoder, self.unlocked = encoder, encoder.count_unlocked()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Shapes: image [N,3,R,R] → codes, ws [N,num_ws,w_dim] each."""
@@ -36,20 +39,27 @@ class CodesGraph(nn.Module):
 
 
 def write_checkpoint(
-    tensors: Mapping[str, Tensor], spec: Mapping[str, Any], average: np.ndarray | None
+    tensors: Mapping[str, Tensor], spec: Mapping[str, Any], case: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """Give what the original program would hand to `torch.save`."""
-    family = "psp" if str(spec["format"]).lower().startswith("psp") else "e4e"
-    meta = spec.get("meta", {})
-    options = {
-        "encoder_type": next(name for name, short in FAMILIES.items() if short == family),
-        "stylegan_size": spec.get("stylegan_size", meta.get("stylegan_size")),
-        "start_from_latent_avg": True,
-    }
+    options = {name: told for name in SIZES if (told := find_setting(spec, name)) is not None}
+    if not options:  # an encoder of one w wants a number of rows; where a case shows but that w, any will do
+        rows = [case[name].shape[1] for name in OUTPUTS if name in case and case[name].ndim == 3]
+        options["n_styles"] = max(rows, default=1)
+    options |= {"encoder_type": find_class(spec["format"]), "start_from_latent_avg": True}
     checkpoint: dict[str, Any] = {"state_dict": dict(tensors), "opts": options}
-    if average is not None:
-        checkpoint["latent_avg"] = torch.from_numpy(average)
+    if "latent_avg" in case:
+        checkpoint["latent_avg"] = torch.from_numpy(case["latent_avg"])
     return checkpoint
+
+
+def find_class(format: str) -> str:
+    """Give the published class that a case's format names, or the first of the family that it begins with."""
+    named = [name for name in FAMILIES if name.lower() in format.lower()]
+    if named:
+        return max(named, key=len)  # one name begins another
+    family = "psp" if format.lower().startswith("psp") else "e4e"
+    return next(name for name, short in FAMILIES.items() if short == family)
 
 
 @torch.no_grad()
@@ -58,14 +68,15 @@ def run_case(
 ) -> dict[str, Arrays]:
     """Write a case's checkpoint into a folder, import it, export it, and run both on the case's picture.
 
-    Gives: runtime ("pytorch", "onnxruntime") → those of OUTPUTS that the case has → [N,num_ws,w_dim].
+    Gives: runtime ("pytorch", "onnxruntime") → those of OUTPUTS that the case has → [N,num_ws,w_dim],
+    or [N,w_dim] as the case has it.
     Raises: DataError where the case has no picture or nothing to compare with; what `read_encoder` raises.
     """
     names = [name for name in OUTPUTS if name in case]
     if "image" not in case or not names:
         raise DataError("case.npz wants an array `image`, and `codes` or `ws` to compare with")
     path = folder / "encoder.pt"
-    torch.save(write_checkpoint(tensors, spec, case.get("latent_avg")), path)
+    torch.save(write_checkpoint(tensors, spec, case), path)
     encoder = read_encoder(path).encoder
     image = np.asarray(case["image"], np.float32)
     graph = CodesGraph(encoder)
@@ -74,4 +85,8 @@ def run_case(
     example = torch.from_numpy(np.repeat(image[:1], 2, axis=0))
     exported = run_graph(export_module(graph, (example,), ["image"], OUTPUTS), image=image)
     results = {"pytorch": pytorch, "onnxruntime": exported}
-    return {runtime: {name: found[name] for name in names} for runtime, found in results.items()}
+    # of encoders of one w, a case may have that w instead of its rows
+    return {
+        runtime: {name: found[name][:, 0] if case[name].ndim == 2 else found[name] for name in names}
+        for runtime, found in results.items()
+    }

@@ -18,6 +18,7 @@ from training.checkpoints.assembly import fix_condition
 from training.checkpoints.formats import open_contents
 from training.checkpoints.generators import read_generator
 from training.checkpoints.nvidia import DEFAULT_CLAMP, read_conditional
+from training.checkpoints.spec import find_setting
 from training.errors import DataError
 from training.export.graphs import export_module
 from training.export.synthesis_graph import SynthesisGraph
@@ -52,11 +53,6 @@ def run_case(
             # one w for all rows, or the rows themselves, as the case has it
             outputs[runtime] |= {name: ws if case[name].ndim == 3 else ws[:, 0] for name, ws in found.items()}
     return outputs
-
-
-def find_setting(spec: Mapping[str, Any], name: str, default: Any = None) -> Any:
-    """Give a setting of a case, which stands beside the tensors or under `meta`."""
-    return spec.get(name, spec.get("meta", {}).get(name, default))
 
 
 def draw(generator: ZGenerator, ws: NDArray[Any]) -> Arrays:

@@ -1,4 +1,4 @@
-"""IR-SE 50 under its published names: the body and pyramid of e4e and pSp; ir_se50, the ArcFace network, as a file.
+"""IR-SE 50 under its published names: the encoders of e4e and pSp; ir_se50, the ArcFace network, as a file.
 
 Sizes are read off the tensors, so that narrow networks of the same form load as well.
 Must not import: services, worker, model.
@@ -25,6 +25,8 @@ PARTS = {
     "stem_activate": "input_layer.2",
     "lateral_middle": "latlayer1",
     "lateral_fine": "latlayer2",
+    "map_norm": "output_layer_2.0",
+    "map_linear": "output_layer_2.3",
     "head_norm": "output_layer.0",
     "head_linear": "output_layer.3",
     "features_norm": "output_layer.4",
@@ -44,7 +46,7 @@ COUNTER = "num_batches_tracked"
 
 
 def publish_name(name: str) -> str:
-    """Give the published name of a tensor of PyramidEncoder or IdentityNetwork."""
+    """Give the published name of a tensor of a PictureEncoder or IdentityNetwork."""
     if match := re.fullmatch(r"stages\.(\d+)\.(\d+)\.(\w+)\.(.+)", name):
         place = sum(UNITS[: int(match[1])]) + int(match[2])
         return f"body.{place}.{UNIT_PARTS[match[3]]}.{match[4]}"
@@ -139,7 +141,7 @@ def read_identity(path: Path) -> IdentityNetwork:
     contents = open_contents(path)
     expect(contents, {"ir-se50"}, "the ir_se50 network that tells faces apart")
     state = find_state(contents.value, "state_dict")
-    if "styles.0.linear.weight" in state:
+    if {"styles.0.linear.weight", "linear.weight"} & state.keys():
         raise DataError(f"{path} is an encoder of ws, saved by itself; an identity network, ir_se50, is wanted")
     widths = measure_body(state, path)
     if "output_layer.3.weight" not in state:

@@ -35,6 +35,11 @@ def read_spec(folder: Path) -> dict[str, Any]:
     return spec
 
 
+def find_setting(spec: Mapping[str, Any], name: str, default: Any = None) -> Any:
+    """Give a setting of a case, which stands beside the tensors or under `meta`."""
+    return spec.get(name, spec.get("meta", {}).get(name, default))
+
+
 def rebuild(spec: Mapping[str, Any]) -> dict[str, Tensor]:
     """Make a spec's tensors, in its order.
 

@@ -22,7 +22,7 @@ from training.checkpoints.stylegan2_pytorch import generator_from_state
 from training.errors import CheckpointMismatchError, DataError
 from training.inversion.run import is_encoder_folder, read_encoder_folder
 from training.networks.identity import IdentityNetwork
-from training.networks.irse import PyramidEncoder
+from training.networks.irse import PictureEncoder, SingleEncoder
 from training.networks.stylegan2 import ZGenerator
 from training.paper.animation import PaperAnimation, is_motion_folder, load
 from training.photos.parts import build_imported_parts
@@ -50,7 +50,7 @@ class Found:
     """What the files hold, as far as they were given."""
 
     generator: ZGenerator | None = None
-    encoder: PyramidEncoder | None = None
+    encoder: PictureEncoder | None = None
     towers: ClipTowers | None = None
     animation: PaperAnimation | None = None
     identity: IdentityNetwork | None = None
@@ -75,11 +75,15 @@ def read_sources(sources: Sources) -> Found:
     Raises: DataError where a file is something else, CheckpointMismatchError, DamagedCheckpointError.
     """
     found, encoder = Found(), None
+    if sources.generator is not None:
+        path, label = sources.generator, sources.label
+        _note_generator(found, path, read_generator(path, label), label)
     if sources.encoder is not None and sources.encoder.is_dir():
         _read_own_encoder(found, sources.encoder)
     elif sources.encoder is not None:
         encoder = _read_encoder(found, sources.encoder)
-    _read_generator(found, sources, encoder)
+        if sources.generator is None and encoder.generator_state:
+            _take_generator(found, sources.encoder, encoder)
     if encoder is not None and found.generator is not None:
         _centre(found, encoder, found.generator)
     _read_words(found, sources)
@@ -107,10 +111,12 @@ def fingerprint(path: Path) -> str:
 
 
 def _read_encoder(found: Found, path: Path) -> EncoderCheckpoint:
-    checkpoint = read_encoder(path)
-    found.encoder = checkpoint.encoder
-    rows, size = checkpoint.num_ws, checkpoint.encoder.input_size
-    found.note("encoder", path, f"{KINDS[checkpoint.format].described} of {rows} rows at {size} px", checkpoint.format)
+    beside = None if found.generator is None else found.generator.synthesis.num_ws
+    checkpoint = read_encoder(path, num_ws=beside)
+    encoder = found.encoder = checkpoint.encoder
+    one = "one w for all " if isinstance(encoder, SingleEncoder) else ""
+    told = f"{KINDS[checkpoint.format].described} of {one}{encoder.num_ws} rows at {encoder.input_size} px"
+    found.note("encoder", path, told, checkpoint.format)
     found.remarks += [f"{path}: {remark}" for remark in checkpoint.remarks if remark != NO_AVERAGE]
     return checkpoint
 
@@ -129,24 +135,21 @@ def _read_own_encoder(found: Found, folder: Path) -> None:
     found.note("encoder", folder, told, "animato")
 
 
-def _read_generator(found: Found, sources: Sources, encoder: EncoderCheckpoint | None) -> None:
-    checkpoint: GeneratorCheckpoint
-    if sources.generator is not None:
-        path = sources.generator
-        checkpoint = read_generator(path, sources.label)
-    elif encoder is not None and encoder.generator_state and sources.encoder is not None:
-        path = sources.encoder
-        average = None if encoder.w_avg is None else encoder.w_avg.mean(0)
-        checkpoint = generator_from_state(encoder.generator_state, average, path)
-        found.remarks.append(f"{path} brings its generator along, which is taken as none was given")
-    else:
-        return
+def _take_generator(found: Found, path: Path, encoder: EncoderCheckpoint) -> None:
+    """Take the generator that an encoder's file brings along."""
+    assert encoder.generator_state
+    average = None if encoder.w_avg is None else encoder.w_avg.mean(0)
+    _note_generator(found, path, generator_from_state(encoder.generator_state, average, path))
+    found.remarks.append(f"{path} brings its generator along, which is taken as none was given")
+
+
+def _note_generator(found: Found, path: Path, checkpoint: GeneratorCheckpoint, label: int | None = None) -> None:
     found.generator = checkpoint.generator
     synthesis = checkpoint.generator.synthesis
     size = f"at {synthesis.resolution} px with {synthesis.num_ws} rows of {synthesis.w_dim}"
     found.note("generator", path, f"{KINDS[checkpoint.format].described} {size}", checkpoint.format)
-    if sources.label is not None:
-        found.origins["generator"]["label"] = sources.label
+    if label is not None:
+        found.origins["generator"]["label"] = label
 
 
 @torch.no_grad()

@@ -1,9 +1,10 @@
-"""Encoders on an IR-SE body, picture → ws: the pyramid of e4e and pSp with one style block a ws row, of any size.
+"""Encoders on an IR-SE body, picture → ws: the pyramid of e4e and pSp with one style block a ws row, and pSp's two that
+read its last map alone; of any size.
 
-The body is a residual network of the ArcFace family with squeeze-and-excitation; coarse rows read its last map, middle
-and fine rows read maps that are larger and that the coarser ones were added to. In e4e row 0 is the face's w; every
-other row is w plus a delta, and the deltas are unlocked one after the other in training. In pSp every row stands alone.
-Plain PyTorch; no losses, no files.
+The body is a residual network of the ArcFace family with squeeze-and-excitation; a pyramid's coarse rows read its last
+map, middle and fine rows read maps that are larger and that the coarser ones were added to. In e4e row 0 is the face's
+w; every other row is w plus a delta, and the deltas are unlocked one after the other in training. In pSp every row
+stands alone. Plain PyTorch; no losses, no files.
 Source: Tov et al. 2021 (arXiv 2102.02766), Richardson et al. 2021 (arXiv 2008.00951); with WIDTHS, UNITS and 256 px it
 is their network, tensor for tensor.
 """
@@ -107,10 +108,41 @@ class IRSEBody(nn.Module):
         return maps[0], maps[1], maps[2], maps[3]
 
 
-class PyramidEncoder(IRSEBody):
-    """Picture → ws, around an average w that is kept with the weights."""
+class PictureEncoder(IRSEBody):
+    """Picture → ws, around an average w that is kept with the weights; subclasses say how the rows are read."""
 
     w_avg: Tensor
+
+    def __init__(self, num_ws: int, w_dim: int, input_size: int, widths: Four, units: Four) -> None:
+        super().__init__(widths, units)
+        assert input_size >= 32, input_size
+        assert 2 ** int(math.log2(input_size)) == input_size, f"{input_size} is not a power of two"
+        self.num_ws, self.w_dim, self.input_size = num_ws, w_dim, input_size
+        self.register_buffer("w_avg", torch.zeros(num_ws, w_dim))
+
+    def forward(self, image: Tensor, unlocked: int | None = None) -> Tensor:
+        """Invert pictures.
+
+        Shapes: image [N,3,R,R] in [-1,1] → ws [N,num_ws,w_dim]. `unlocked`: see `offsets`.
+        """
+        return self.w_avg + self.offsets(image, unlocked)
+
+    def offsets(self, image: Tensor, unlocked: int | None = None) -> Tensor:
+        """Give ws without the average: [N,3,R,R] → [N,num_ws,w_dim].
+
+        Of a pyramid's rows behind the first, only the first `unlocked` are read off the picture (None: as kept with the
+        weights); the others equal row 0. Encoders that were trained at one go have nothing to unlock.
+        """
+        raise NotImplementedError
+
+    def count_unlocked(self) -> int:
+        """Give how many rows behind the first are read off the picture, as kept with the weights."""
+        raise NotImplementedError
+
+
+class PyramidEncoder(PictureEncoder):
+    """Each row from the map of its fineness, as e4e and pSp read them."""
+
     unlocked_rows: Tensor
 
     def __init__(
@@ -124,17 +156,13 @@ class PyramidEncoder(IRSEBody):
         middle_rows: int = 7,  # rows below that read 1/8, the rest 1/4
         deltas: bool = True,  # rows behind the first are told as deltas from it (e4e); False: on their own (pSp)
     ) -> None:
-        super().__init__(widths, units)
-        assert input_size >= 32, input_size
-        assert 2 ** int(math.log2(input_size)) == input_size, f"{input_size} is not a power of two"
-        self.num_ws, self.w_dim, self.input_size = num_ws, w_dim, input_size
+        super().__init__(num_ws, w_dim, input_size, widths, units)
         self.coarse_rows, self.middle_rows, self.deltas = coarse_rows, middle_rows, deltas
         self.lateral_middle = nn.Conv2d(widths[2], widths[3], 1)
         self.lateral_fine = nn.Conv2d(widths[1], widths[3], 1)
         self.styles = nn.ModuleList(
             StyleBlock(widths[3], w_dim, self.map_size(row)) for row in range(num_ws)
         )  # one a row
-        self.register_buffer("w_avg", torch.zeros(num_ws, w_dim))
         # kept with the weights: rows whose delta was never trained must not speak
         self.register_buffer("unlocked_rows", torch.tensor(num_ws - 1))
 
@@ -144,18 +172,14 @@ class PyramidEncoder(IRSEBody):
             return self.input_size // 16
         return self.input_size // (8 if row < self.middle_rows else 4)
 
-    def forward(self, image: Tensor, unlocked: int | None = None) -> Tensor:
-        """Invert pictures.
-
-        Shapes: image [N,3,R,R] in [-1,1] → ws [N,num_ws,w_dim]. Of the rows behind the first, only the first
-        `unlocked` are read off the picture (None: as kept with the weights); the others equal row 0.
-        """
-        return self.w_avg + self.offsets(image, unlocked)
+    def count_unlocked(self) -> int:
+        """Give how many deltas or rows were trained."""
+        return int(self.unlocked_rows)
 
     def offsets(self, image: Tensor, unlocked: int | None = None) -> Tensor:
-        """Give ws without the average: [N,3,R,R] → [N,num_ws,w_dim]."""
+        """Read the rows from coarse to fine."""
         _, fine, middle, coarse = self.describe(fit_picture(image, self.input_size))
-        last = min(int(self.unlocked_rows) if unlocked is None else unlocked, self.num_ws - 1)
+        last = min(self.count_unlocked() if unlocked is None else unlocked, self.num_ws - 1)
         base = self.styles[0](coarse)
         rows, features = [base], coarse
         for row in range(1, last + 1):
@@ -167,6 +191,70 @@ class PyramidEncoder(IRSEBody):
             rows.append(base + style if self.deltas else style)
         rows += [base] * (self.num_ws - 1 - last)
         return torch.stack(rows, 1)
+
+
+class SingleEncoder(PictureEncoder):
+    """One w for all rows, from the average of the last map.
+
+    Source: Richardson et al. 2021, whose code names it BackboneEncoderUsingLastLayerIntoW.
+    """
+
+    def __init__(
+        self, num_ws: int, w_dim: int, input_size: int = 256, widths: Four = WIDTHS, units: Four = UNITS
+    ) -> None:
+        super().__init__(num_ws, w_dim, input_size, widths, units)
+        self.linear = FullyConnected(widths[3], w_dim)
+
+    def count_unlocked(self) -> int:
+        """Give 0: no row has a reading of its own."""
+        return 0
+
+    def offsets(self, image: Tensor, unlocked: int | None = None) -> Tensor:
+        """Read one w and hand it to every row."""
+        *_, last = self.describe(fit_picture(image, self.input_size))
+        return self.linear(last.mean((2, 3)))[:, None].expand(-1, self.num_ws, -1)
+
+
+class FlatEncoder(PictureEncoder):
+    """Every row from the same few numbers, which a linear layer says of the whole last map.
+
+    Source: Richardson et al. 2021, whose code names it BackboneEncoderUsingLastLayerIntoWPlus.
+    """
+
+    def __init__(
+        self,
+        num_ws: int,
+        w_dim: int,
+        input_size: int = 256,
+        widths: Four = WIDTHS,
+        units: Four = UNITS,
+        bins: int = 7,  # the map is averaged to this edge
+    ) -> None:
+        super().__init__(num_ws, w_dim, input_size, widths, units)
+        self.bins = bins
+        self.map_norm = nn.BatchNorm2d(widths[3])
+        self.map_linear = nn.Linear(widths[3] * bins * bins, w_dim)
+        self.linear = FullyConnected(w_dim, num_ws * w_dim)
+
+    def count_unlocked(self) -> int:
+        """Give all of them."""
+        return self.num_ws - 1
+
+    def offsets(self, image: Tensor, unlocked: int | None = None) -> Tensor:
+        """Read all rows at once."""
+        *_, last = self.describe(fit_picture(image, self.input_size))
+        pool = average_bins(self.input_size // 16, self.bins).to(last)
+        w = self.map_linear((pool @ self.map_norm(last) @ pool.t()).flatten(1))
+        return self.linear(w).view(-1, self.num_ws, self.w_dim)
+
+
+def average_bins(size: int, bins: int) -> Tensor:
+    """Give what averages an axis over bins that overlap where the sizes don't divide, as AdaptiveAvgPool2d has them.
+
+    A constant matrix, for ONNX has no operator of this kind. Shapes: [bins,size].
+    """
+    edges = [(i * size // bins, -(-(i + 1) * size // bins)) for i in range(bins)]
+    return torch.tensor([[1 / (b - a) if a <= place < b else 0.0 for place in range(size)] for a, b in edges])
 
 
 def add_upsampled(small: Tensor, large: Tensor) -> Tensor:

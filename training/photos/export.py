@@ -32,7 +32,7 @@ from training.export.bundle import (
 from training.export.graphs import OPSET, export_module
 from training.export.synthesis_graph import Precision, SynthesisGraph
 from training.loop import Report
-from training.networks.irse import PyramidEncoder
+from training.networks.irse import PictureEncoder
 from training.networks.stylegan2 import ZGenerator
 from training.paper.animation import PaperAnimation
 from training.paper.graph import export_paper_motion
@@ -55,7 +55,7 @@ class PhotoNetworks:
     """What a bundle of kind `photo` is made from; everything on the CPU, in evaluation mode."""
 
     generator: ZGenerator
-    encoder: PyramidEncoder
+    encoder: PictureEncoder
     animation: PaperAnimation  # the motion with the towers that it was trained with
     input_resolution: int  # px: what serving scales a picture to for all that look at it
     identity: nn.Module | None = None  # pictures → who it is, unit norm; None: no network tells

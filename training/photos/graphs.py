@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.networks.irse import PyramidEncoder
+from training.networks.irse import PictureEncoder
 from training.networks.mapping import ZMapping
 
 
@@ -55,9 +55,9 @@ class Scaled(nn.Module):
 class EncoderGraph(nn.Module):
     """The encoder with its number of unlocked rows fixed."""
 
-    def __init__(self, encoder: PyramidEncoder) -> None:
+    def __init__(self, encoder: PictureEncoder) -> None:
         super().__init__()
-        self.encoder, self.unlocked = encoder, int(encoder.unlocked_rows)
+        self.encoder, self.unlocked = encoder, encoder.count_unlocked()
 
     def forward(self, image: Tensor) -> Tensor:
         """Shapes: image [N,3,R,R] → ws [N,num_ws,w_dim]."""

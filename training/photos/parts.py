@@ -16,7 +16,7 @@ from training.generator import to_pictures
 from training.inversion.features import compare_maps, describe_by_discriminator, normalize_maps
 from training.inversion.parts import InversionParts, parts_of_generator
 from training.networks.discriminator import Discriminator
-from training.networks.irse import PyramidEncoder, fit_picture
+from training.networks.irse import PictureEncoder, fit_picture
 from training.networks.stylegan2 import ZGenerator
 from training.paper.parts import FrozenParts, freeze
 from training.paper.stage import Pictures
@@ -40,7 +40,7 @@ def build_inversion_parts(generator: ZGenerator, judge: Discriminator, device: t
 
 
 def build_frozen_parts(
-    generator: ZGenerator, inversion: InversionParts, encoder: PyramidEncoder, towers: Towers, device: torch.device
+    generator: ZGenerator, inversion: InversionParts, encoder: PictureEncoder, towers: Towers, device: torch.device
 ) -> FrozenParts:
     """Give what the paper's motion needs."""
     freeze(generator, encoder, towers)
@@ -73,7 +73,7 @@ def take_held_out(pictures: PictureSet) -> Tensor:
 
 
 def build_imported_parts(
-    generator: ZGenerator, encoder: PyramidEncoder, towers: Towers, device: torch.device | None = None
+    generator: ZGenerator, encoder: PictureEncoder, towers: Towers, device: torch.device | None = None
 ) -> FrozenParts:
     """Give what the paper's motion needs of networks that were trained elsewhere.
 

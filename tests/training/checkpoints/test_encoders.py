@@ -166,11 +166,11 @@ def test_other_files_are_refused_by_name(save, state):
     refuse({"g_ema": {"convs.0.conv.modulation.weight": torch.zeros(4, 4)}}, "StyleGAN2 generator.*--generator")
     motion = {"state_dict": {"module.rnn.fc1.weight": torch.zeros(2, 2), "module.encoder.x": torch.zeros(1)}}
     refuse(motion, "motion checkpoint.*--motion")
-    refuse({"state_dict": under(draw(list_body(NARROW)))}, "without style blocks")
+    refuse({"state_dict": under(draw(list_body(NARROW)))}, "without what reads ws off it")
     sketch = state | {"input_layer.0.weight": torch.zeros(NARROW[0], 6, 3, 3)}
     refuse({"state_dict": under(sketch), "opts": E4E}, "encoder of 6 channels.*ReStyle")
     flat = {name: value for name, value in state.items() if not name.startswith("latlayer")}
-    refuse({"state_dict": under(flat), "opts": E4E}, "reads all rows off its last map")
+    refuse({"state_dict": under(flat), "opts": E4E}, "all read its last map")
     unsqueezed = {name: value for name, value in state.items() if "res_layer.5" not in name}
     refuse({"state_dict": under(unsqueezed), "opts": E4E}, "without squeeze-and-excitation")
     shallow = {name: value for name, value in state.items() if not name.startswith("body.23.")}
@@ -221,4 +221,4 @@ def test_a_golden_case_without_a_picture_is_refused(tmp_path):
 
 
 def test_a_golden_case_of_psp_is_written_as_such():
-    assert write_checkpoint({}, {"format": "pSp encoder"}, None)["opts"]["encoder_type"] == "GradualStyleEncoder"
+    assert write_checkpoint({}, {"format": "pSp encoder"}, {})["opts"]["encoder_type"] == "GradualStyleEncoder"

@@ -124,6 +124,9 @@ def test_a_file_given_as_another_part_says_where_it_belongs(files, tmp_path):
     swapped = dataclasses.replace(files, generator=files.encoder, encoder=files.generator)
     result = run_command("convert", *name_options(swapped), "--out", tmp_path / "bundle")
     assert result.exit_code == 1
+    assert "e4e.pt is an e4e encoder" in result.stderr
+    assert "give it as --encoder" in result.stderr
+    result = run_command("convert", "--encoder", files.generator, "--out", tmp_path / "bundle")
     assert "generator.pt is a StyleGAN2 generator" in result.stderr
     assert "give it as --generator" in result.stderr
 
