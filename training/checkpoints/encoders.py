@@ -25,7 +25,9 @@ from training.errors import CheckpointMismatchError, DataError
 from training.networks.irse import FlatEncoder, Four, PictureEncoder, PyramidEncoder, SingleEncoder
 
 Family = Literal["e4e", "psp"]
-FAMILIES: dict[str, Family] = {"Encoder4Editing": "e4e"} | dict.fromkeys(PSP_ENCODERS, "psp")
+E4E: Family = "e4e"
+PSP: Family = "psp"
+FAMILIES = {"Encoder4Editing": E4E, **dict.fromkeys(PSP_ENCODERS, PSP)}
 """Published class names, as `opts["encoder_type"]` gives them."""
 FLAT = "output_layer_2.3.weight"
 """What only pSp's encoder has that reads all rows off the last map: it brings the map to w_dim numbers."""
