@@ -244,8 +244,8 @@ ANIME_256 = Recipe(
             *FROM_ANOTHER_DOMAIN,
             finer(6000),
             finer(5000, rare=8),
-            # squares count as much as amounts: lines that are beside their place by half a pixel
-            replace(finer(12_000, rare=8), crop=0.1, squared=20.0),
+            # squares before amounts, many people a step, the whole picture: lines half a pixel beside their place
+            replace(finer(13_500, rare=8), crop=0.1, squared=60.0, singles=4, late_face_gain=1.0),
         ),
     ),
 )
