@@ -9,12 +9,14 @@ from __future__ import annotations
 import redis
 import structlog
 from celery import Celery
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from services.errors import PermanentError, TemporaryError
 from services.jobs.dispatch import TASK_LOOK
 from services.settings import Settings
 
-__all__ = ["QUEUE", "TASK_LOOK", "check_broker", "make_celery"]
+__all__ = ["QUEUE", "TASK_LOOK", "HintQueue", "check_broker", "make_celery"]
 
 QUEUE = "animato"
 SOCKET_TIMEOUT_S = 2
@@ -23,7 +25,7 @@ _log = structlog.get_logger(__name__)
 
 
 def make_celery(settings: Settings) -> Celery:
-    """Return a Celery application for publishing hints, or for ``worker/app.py`` to serve them."""
+    """Return a Celery application for ``HintQueue`` to publish hints, or for ``worker/app.py`` to serve them."""
     celery = Celery("animato", broker=settings.redis_url, set_as_current=False)
     celery.conf.update(
         # A hint is acknowledged before it is handled: a lost one is made good by the sweep, while an unacknowledged one
@@ -62,6 +64,33 @@ def make_celery(settings: Settings) -> Celery:
         worker_soft_shutdown_timeout=soft_shutdown_s(settings.grace_s),
     )
     return celery
+
+
+class HintQueue:
+    """The hints in the queue, as the dispatcher sees them. Connects when it is used. Not shared between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._celery = make_celery(settings)
+        # No second try: who waits behind it is worth more than one hint.
+        self._server = redis.Redis.from_url(
+            settings.redis_url,
+            socket_timeout=SOCKET_TIMEOUT_S,
+            socket_connect_timeout=SOCKET_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    def publish(self, job_id: str) -> None:
+        """Put a hint into the queue. Raises: whatever kombu, redis and sockets fail with."""
+        self._celery.send_task(TASK_LOOK, args=(job_id,), ignore_result=True, retry=False)
+
+    def count_unread(self) -> int:
+        """Return how many hints no worker has taken yet. Raises: as ``publish``."""
+        return int(self._server.llen(QUEUE))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._server.close()
+        self._celery.close()
 
 
 def soft_shutdown_s(grace_s: float) -> float:

@@ -94,7 +94,7 @@ def serve(settings: Settings, child: InferenceChild, options: ChildOptions, name
     from worker.runner import Runner
     from worker.scratch import remove_orphans
     from worker.sweeper import Sweeper
-    from worker.tasks import register_look
+    from worker.tasks import ListeningPool, register_look
 
     store = JobStore.from_settings(settings)
     _wait_for(store.migrate)
@@ -124,7 +124,7 @@ def serve(settings: Settings, child: InferenceChild, options: ChildOptions, name
     signals.worker_shutting_down.connect(begin_shutdown)
     # One job at a time. A thread, so that the main one keeps talking to the queue server and hears signals.
     served = celery.Worker(
-        pool="threads",
+        pool=ListeningPool,
         concurrency=1,
         hostname=f"animato@{name}",
         loglevel=settings.log_level.upper(),

@@ -30,7 +30,6 @@ from worker.bundles import Bundles
 from worker.childcare import ChildCare
 from worker.events import ChildOptions, Ready
 from worker.inference import InferenceChild
-from worker.linger import is_next_due
 from worker.metrics import WorkerMetrics
 from worker.scratch import Scratch
 from worker.trail import trace_attempt
@@ -97,7 +96,6 @@ class Runner:
         self._stop_at_s: float | None = None
         self._child_is_taken = threading.Lock()
         self._storing: Lease | None = None  # of the other lane, for the one whose turn it is
-        self._idle_s = float("-inf")  # when the child was last done with a job
         self._lanes = [threading.Thread(target=self._go_on, name=f"lane-{n}", daemon=True) for n in range(LANES)]
 
     # -- what other threads may call ----------------------------------------------------------------------------------
@@ -185,7 +183,7 @@ class Runner:
             wanted = self._wanted
         if wanted == self._done or self.stopping:
             return
-        if not self._run_next(turn) and not is_next_due(self._store, self._idle_s, lambda: self.stopping):
+        if not self._run_next(turn):
             with self._state:
                 self._done = wanted
                 self._state.notify_all()
@@ -206,7 +204,6 @@ class Runner:
             return False
 
         def drawn() -> None:
-            self._idle_s = time.monotonic()
             with self._state:
                 self._storing = lease
             turn.over()
@@ -216,8 +213,6 @@ class Runner:
         with self._state:
             if self._storing is lease:
                 self._storing = None
-        if turn.lasts:
-            self._idle_s = time.monotonic()
         return True
 
     def _usable_bundles(self) -> dict[str, Path]:

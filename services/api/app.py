@@ -42,7 +42,7 @@ from services.jobs.store import JobStore
 from services.logs import configure_logging
 from services.outbound.client import Outbound
 from services.pictures.cleaner import PictureCleaner
-from services.queue import make_celery
+from services.queue import HintQueue
 from services.settings import Settings, load_settings
 from services.storage import ObjectStore
 from services.tracing import start_tracing, stop_tracing
@@ -80,7 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         store, storage = JobStore.from_settings(chosen), ObjectStore.from_settings(chosen)
-        dispatcher = Dispatcher(make_celery(chosen))
+        dispatcher = Dispatcher(HintQueue(chosen))
         pictures = PictureCleaner.from_settings(chosen, on_death=metrics.count_picture_death)
         catalogue, authenticator = Catalogue(chosen.bundles_dir), make_authenticator(chosen, store)
         app.state.resources = Resources(

@@ -61,7 +61,6 @@ _RENEW = sa.update(jobs).where(*_HELD).returning(jobs.c.cancel_requested)
 _COUNTERS = sa.select(jobs.c.crashes, jobs.c.retries, jobs.c.cancel_requested).where(*_HELD).with_for_update()
 _CANCEL_REQUESTED = sa.select(jobs.c.cancel_requested).where(jobs.c.id == sa.bindparam("of_job"))
 _IS_DUE = (jobs.c.state == JobState.QUEUED, jobs.c.not_before <= _NOW)
-_ANY_DUE = sa.select(jobs.c.id).where(*_IS_DUE).limit(1)
 
 
 def _make_claim(*only: sa.ColumnElement[bool]) -> ReturningUpdate[Any]:
@@ -184,11 +183,6 @@ class Attempts(Database):
             if row is None:
                 raise LeaseLost(lease.record.id)
             return bool(row.cancel_requested)
-
-    def is_any_due(self) -> bool:
-        """Return whether a claim would find a job of some model: one row of an index, to be asked every few moments."""
-        with self._read() as connection:
-            return connection.execute(_ANY_DUE, {"at": self._now(connection)}).first() is not None
 
     def is_cancel_requested(self, job_id: str) -> bool:
         """Return whether the client wants the job to end: one column, to be asked every second."""

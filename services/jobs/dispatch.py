@@ -8,13 +8,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
 TASK_LOOK = "animato.look"
-# Workers look by themselves every few seconds; a hint that waited longer than this tells them nothing.
-HINT_LIFETIME_S = 30
+# A worker that has time takes a hint at once, so what lies unread is for those that will have it: whoever reads it sees
+# every job that was accepted before. Some, because several may be about to read when the queue is looked at.
+ENOUGH_UNREAD = 8
 # A look goes on until nothing is due, so a handful of hints wakes every worker and more only cost: publishing one takes
 # twice the processor time of accepting a job.
 _BURST = 32
@@ -25,22 +26,28 @@ _LOG_EVERY_S = 10.0
 _log = structlog.get_logger(__name__)
 
 
-class SendsTasks(Protocol):
-    """The one method of a Celery application that is needed here."""
+class Hints(Protocol):
+    """What is needed of the queue: ``services.queue.HintQueue``."""
 
-    def send_task(self, name: str, args: Any = None, **options: Any) -> Any:
-        """Publish a task by name."""
+    def publish(self, job_id: str) -> None:
+        """Put a hint into the queue."""
+
+    def count_unread(self) -> int:
+        """Return how many hints no worker has taken yet."""
+
+    def close(self) -> None:
+        """Close the connections."""
 
 
 class Dispatcher:
     """Publishes hints in the background, at a bounded rate; drops them when the queue server is away.
 
     Args:
-        celery: what ``services.queue.make_celery`` returns.
+        hints: used on the background thread alone; closed when that ends.
     """
 
-    def __init__(self, celery: SendsTasks) -> None:
-        self._celery = celery
+    def __init__(self, hints: Hints) -> None:
+        self._hints = hints
         self._pending: queue.Queue[str | None] = queue.Queue(maxsize=_PENDING)
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -88,11 +95,11 @@ class Dispatcher:
             paced_s = max(paced_s + _EVERY_S, now_s - _BURST * _EVERY_S)
             self._pace(paced_s - now_s)
             try:
-                self._celery.send_task(
-                    TASK_LOOK, args=(job_id,), expires=HINT_LIFETIME_S, ignore_result=True, retry=False
-                )
+                if self._hints.count_unread() < ENOUGH_UNREAD:
+                    self._hints.publish(job_id)
             except Exception as error:  # noqa: BLE001 - kombu, redis and sockets fail in dozens of ways; none matters
                 self._count_drop(type(error).__name__)
+        self._hints.close()
 
     def _pace(self, pause_s: float) -> None:
         if pause_s > 0 and not self._closed:  # what is left at the end goes at once

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 import redis
-from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
 
 from services.errors import PermanentError, TemporaryError
-from services.jobs.dispatch import Dispatcher
-from services.queue import QUEUE, TASK_LOOK, check_broker, make_celery, soft_shutdown_s
+from services.jobs.dispatch import ENOUGH_UNREAD, Dispatcher
+from services.queue import QUEUE, TASK_LOOK, HintQueue, check_broker, make_celery, soft_shutdown_s
 from services.settings import Settings
 from tests.servers import QueueServer
 
@@ -32,10 +31,10 @@ def _eventually(true: Callable[[], bool], timeout_s: float = 150.0) -> bool:
 
 
 @pytest.fixture
-def celery(own_queue_server: QueueServer) -> Iterator[Celery]:
-    celery = make_celery(Settings(redis_url=own_queue_server.url))
-    yield celery
-    celery.close()
+def hints(own_queue_server: QueueServer) -> Iterator[HintQueue]:
+    hints = HintQueue(Settings(redis_url=own_queue_server.url))
+    yield hints
+    hints.close()
 
 
 def test_every_option_is_one_that_celery_knows() -> None:
@@ -66,8 +65,8 @@ def test_soft_shutdown_is_shorter_than_the_grace_period(grace_s: float) -> None:
     assert 0 < soft_shutdown_s(grace_s) < grace_s
 
 
-def test_hint_arrives_with_the_id_alone(celery: Celery, own_queue_server: QueueServer) -> None:
-    dispatcher = Dispatcher(celery)
+def test_hint_arrives_with_the_id_alone(hints: HintQueue, own_queue_server: QueueServer) -> None:
+    dispatcher = Dispatcher(hints)
     dispatcher.hint("anm_1")
     dispatcher.close(timeout_s=150)
     client = redis.Redis.from_url(own_queue_server.url)
@@ -75,13 +74,38 @@ def test_hint_arrives_with_the_id_alone(celery: Celery, own_queue_server: QueueS
     assert message["headers"]["task"] == TASK_LOOK
     assert message["headers"]["argsrepr"] == "('anm_1',)"
     assert message["content-type"] == "application/json"
-    assert message["headers"]["expires"] is not None
+    assert message["headers"]["expires"] is None, "one that expired would keep others from being published"
     client.close()
 
 
-def test_hints_return_with_the_queue_server(celery: Celery, own_queue_server: QueueServer) -> None:
+def test_hints_do_not_pile_up_unread(hints: HintQueue, own_queue_server: QueueServer) -> None:
     client = redis.Redis.from_url(own_queue_server.url)
-    dispatcher = Dispatcher(celery)
+    dispatcher = Dispatcher(hints)
+    for number in range(3 * ENOUGH_UNREAD):
+        dispatcher.hint(f"anm_{number}")
+    assert _eventually(dispatcher._pending.empty)
+    dispatcher.close(timeout_s=150)
+    assert hints.count_unread() == client.llen(QUEUE) == ENOUGH_UNREAD
+    client.close()
+
+
+def test_hints_go_on_when_they_are_read(hints: HintQueue, own_queue_server: QueueServer) -> None:
+    client = redis.Redis.from_url(own_queue_server.url)
+    dispatcher = Dispatcher(hints)
+    for number in range(ENOUGH_UNREAD):
+        dispatcher.hint(f"anm_{number}")
+    assert _eventually(lambda: client.llen(QUEUE) == ENOUGH_UNREAD)
+    assert client.rpop(QUEUE) is not None
+    dispatcher.hint("anm_next")
+    assert _eventually(lambda: client.llen(QUEUE) == ENOUGH_UNREAD)
+    assert json.loads(client.lrange(QUEUE, 0, 0)[0])["headers"]["argsrepr"] == "('anm_next',)"
+    dispatcher.close()
+    client.close()
+
+
+def test_hints_return_with_the_queue_server(hints: HintQueue, own_queue_server: QueueServer) -> None:
+    client = redis.Redis.from_url(own_queue_server.url)
+    dispatcher = Dispatcher(hints)
     dispatcher.hint("anm_1")
     assert _eventually(lambda: client.llen(QUEUE) == 1)
     own_queue_server.kill()
@@ -100,10 +124,10 @@ def test_hints_return_with_the_queue_server(celery: Celery, own_queue_server: Qu
 
 # Each hint that waited would wait for the socket's two seconds: more than an hour in all.
 @pytest.mark.timeout(600)
-def test_hint_never_waits_for_a_frozen_server(celery: Celery, own_queue_server: QueueServer) -> None:
+def test_hint_never_waits_for_a_frozen_server(hints: HintQueue, own_queue_server: QueueServer) -> None:
     os.kill(own_queue_server.pid, signal.SIGSTOP)
     try:
-        dispatcher = Dispatcher(celery)
+        dispatcher = Dispatcher(hints)
         before = threading.active_count()
         for number in range(2000):  # more than are ever kept
             dispatcher.hint(f"anm_{number}")
