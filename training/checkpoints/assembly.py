@@ -32,6 +32,8 @@ class Layout:
     noise: bool = True
     clamp: float | None = None
     lr_multiplier: float = 0.01  # of the mapping: a factor of its weights and biases
+    hidden: int | None = None  # length of what goes from one of its layers to the next; None: w_dim
+    embed_dim: int | None = None  # length of its embedded condition; None: w_dim
 
     def build(self) -> ZGenerator:
         """Build the untrained network, the same each time."""
@@ -42,7 +44,14 @@ class Layout:
                 resolution, self.w_dim, self.channels, self.noise, self.architecture, self.clamp
             )
             mapping = ZMapping(
-                self.z_dim, self.w_dim, synthesis.num_ws, self.c_dim, self.mapping_layers, self.lr_multiplier
+                self.z_dim,
+                self.w_dim,
+                synthesis.num_ws,
+                self.c_dim,
+                self.mapping_layers,
+                self.lr_multiplier,
+                hidden=self.hidden,
+                embed_dim=self.embed_dim,
             )
         return ZGenerator(mapping, synthesis)
 
@@ -157,7 +166,8 @@ def fix_condition(generator: ZGenerator, c: Tensor) -> ZGenerator:
     assert mapping.c_dim, "this mapping has no condition"
     first = cast("FullyConnected", mapping.layers[0])
     layers, z_dim = len(mapping.layers), mapping.z_dim
-    fixed = ZMapping(z_dim, mapping.w_dim, mapping.num_ws, 0, layers, first.bias_gain).requires_grad_(False)
+    fixed = ZMapping(z_dim, mapping.w_dim, mapping.num_ws, 0, layers, first.bias_gain, hidden=mapping.hidden)
+    fixed.requires_grad_(False)
     plain = cast("FullyConnected", fixed.layers[0])
     with torch.no_grad():
         embedded = normalize_second_moment(mapping.embed(c[None]))[0]

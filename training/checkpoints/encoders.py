@@ -190,7 +190,10 @@ def shape_average(average: object, num_ws: int, w_dim: int, path: Path) -> Tenso
     """
     if average is None:
         return None
-    found = torch.as_tensor(average, dtype=torch.float32)
+    try:
+        found = torch.as_tensor(average, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointMismatchError(f"{path}: latent_avg is a {type(average).__name__}, and no tensor") from error
     if found.numel() not in (w_dim, num_ws * w_dim) or found.shape[-1] != w_dim:
         raise CheckpointMismatchError(
             f"{path}: latent_avg is {list(found.shape)}, and the encoder gives {num_ws} rows of {w_dim}"

@@ -7,6 +7,7 @@ Weights are read as data alone: code in a file never runs. Must not import: serv
 import argparse
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -139,13 +140,16 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 def find_state(value: Any, *keys: str) -> dict[str, Tensor]:
     """Give the tensors of a state dict: under the first of the keys that is there, or of the value itself.
 
-    The prefix `module.` of a network that was trained on several devices is dropped.
+    A safetensors file has no dictionaries within others, so there the keys are what names begin with. The `module.` of
+    a network that was trained on several devices is dropped, wherever it stands.
     """
     held = value if isinstance(value, Mapping) else {}
     inner = next((held[key] for key in keys if isinstance(held.get(key), Mapping)), held)
-    state = {name: item for name, item in inner.items() if isinstance(name, str) and isinstance(item, Tensor)}
-    if state and all(name.startswith("module.") for name in state):
-        return {name.removeprefix("module."): item for name, item in state.items()}
+    tensors = {name: item for name, item in inner.items() if isinstance(name, str) and isinstance(item, Tensor)}
+    state = {re.sub(r"(^|\.)module\.", r"\1", name): item for name, item in tensors.items()}
+    for key in keys if inner is held else ():
+        if below := {name: item for name, item in state.items() if name.startswith(f"{key}.")}:
+            return {name.removeprefix(f"{key}."): item for name, item in below.items()}
     return state
 
 
@@ -167,11 +171,16 @@ _HARMLESS: list[Any] = [
 
 def _read_value(path: Path) -> Any:
     """Read a file whose kind its first bytes tell."""
-    with path.open("rb") as file:
-        head = file.read(32)
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}") from error
+    if not head:
+        raise DataError(f"{path} is empty: fetch it again")
     if zipfile.is_zipfile(path) or head.startswith(_LEGACY_TORCH):
         return _read_torch(path)
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+    if head[4:9] == b"\0\0\0\0{":  # the length of a header, which is JSON
         return _read_safetensors(path)
     if head[:1] == b"\x80":
         return read_pickle(path)
@@ -181,16 +190,48 @@ def _read_value(path: Path) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
+    """Read a file of `torch.save`.
+
+    Raises: DataError where it is another archive or asks for more than data, DamagedCheckpointError.
+    """
+    if zipfile.is_zipfile(path):
+        with _open_archive(path) as archive:
+            names = archive.namelist()
+        if not any(name.split("/")[1:] == ["data.pkl"] for name in names):
+            raise DataError(f"{path} is an archive of something else than torch.save's ({', '.join(names[:3])} …)")
     try:
         with torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         told = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), str(error).splitlines()[0])
+        told = told.partition(" Please use")[0]  # torch's advice is to trust the file
         raise DataError(f"{path} holds more than data, and nothing in it was run: {told}") from error
     except Exception as error:  # whatever broken bytes lead to
+        told = str(error)[:200] or "its end is missing"
         raise DamagedCheckpointError(
-            f"{path} can't be read ({error!s:.200}): it was cut short or damaged; fetch it again"
+            f"{path} can't be read ({told}): it was cut short or damaged; fetch it again"
         ) from error
+    odd = next((tensor for tensor in _list_tensors(value) if not _is_plain(tensor)), None)
+    if odd is not None:
+        raise DataError(
+            f"{path} holds a tensor that is sparse, quantized, complex or empty ({odd.layout}, {odd.dtype})"
+        )
+    return value
+
+
+def _list_tensors(value: Any, depth: int = 3) -> Iterator[Tensor]:
+    """Give the tensors of containers within containers."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping) and depth:
+        for item in value.values():
+            yield from _list_tensors(item, depth - 1)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Say whether a tensor holds its numbers one beside the other, as weights do."""
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return plain and not tensor.is_quantized and not tensor.is_complex()
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -250,8 +291,8 @@ PSP_ENCODERS = (
 """Classes of encoders in pSp's code, as `opts["encoder_type"]` names them; e4e has its own. The last two are what e4e's
 and HyperStyle's code call the second."""
 
-GENERATOR_KEYS = ("g_ema", "g")
-"""Where rosinality's files keep a generator, best first; some fine-tunes keep no average of it."""
+GENERATOR_KEYS = ("g_ema", "g", "G_ema", "generator", "state_dict")
+"""Where rosinality's files keep a generator, best first; some fine-tunes keep no average of it, or name it anew."""
 
 _TRAITS: dict[str, Callable[[Any], bool]] = {
     "nvidia-stylegan3": lambda value: _has_part(value, "input"),
@@ -263,7 +304,8 @@ _TRAITS: dict[str, Callable[[Any], bool]] = {
     "clip-huggingface": _holds((), "text_projection.weight"),
     "ir-se50": _holds(("state_dict",), "input_layer.0.weight", "body.0.res_layer.1.weight"),
     "stylegan2-pytorch": lambda value: any(
-        name.endswith("convs.0.conv.modulation.weight") for name in find_state(value, *GENERATOR_KEYS)
+        name.endswith(("conv1.conv.modulation.weight", "convs.0.conv.modulation.weight"))
+        for name in find_state(value, *GENERATOR_KEYS)
     ),
 }
 """What a format's files hold and others don't; the first that fits names the file."""

@@ -3,7 +3,8 @@
     python -m training.checkpoints.golden CASE_DIR...
 
 A line of JSON for each: {"case", "max_rel_err": {output: max|a − b| / max|b|}, "runtime": {"pytorch": …,
-"onnxruntime": …}}; `max_rel_err` is the larger of both runtimes. Ends with 1 where a case can't be run.
+"onnxruntime": …}}; `max_rel_err` is the larger of both runtimes. Ends with 1 where a case
+can't be run, after all the others.
 Must not import: services, worker.
 """
 
@@ -13,6 +14,7 @@ import importlib
 import json
 import sys
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,15 +64,16 @@ def run(folder: Path) -> dict[str, Any]:
 
 
 def read_case(path: Path) -> Arrays:
-    """Read a case's inputs and outputs.
+    """Read a case's inputs and outputs, as float32.
 
     Raises: DataError.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError) as error:
+            held = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} can't be read: {error}") from error
+    return {name: value.astype(np.float32) if value.dtype.kind == "f" else value for name, value in held.items()}
 
 
 def compare(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
@@ -86,16 +89,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the cases that are named, and print a line for each."""
     parser = argparse.ArgumentParser(prog="python -m training.checkpoints.golden", description=__doc__)
     parser.add_argument("cases", nargs="+", type=Path, metavar="CASE_DIR", help="a folder with spec.json and case.npz")
+    failed = False
     for folder in parser.parse_args(arguments).cases:
         try:
             with contextlib.redirect_stdout(sys.stderr):  # what libraries say is no part of the answer
                 line = run(folder)
         except TrainingError as error:
             sys.stderr.write(f"{error}\n")
-            return 1
+            failed = True
+            continue
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ def run_case(
         held = {} if average is None else {"latent_avg": torch.from_numpy(average)}
         torch.save({"g_ema": dict(tensors), **held}, path)
         generator = read_generator(path).generator
+    _check_inputs(generator, case)
     outputs: dict[str, Arrays] = {"pytorch": {}, "onnxruntime": {}}
     if "image" in case:
         for runtime, image in draw(generator, case["ws"]).items():
@@ -53,6 +54,21 @@ def run_case(
             # one w for all rows, or the rows themselves, as the case has it
             outputs[runtime] |= {name: ws if case[name].ndim == 3 else ws[:, 0] for name, ws in found.items()}
     return outputs
+
+
+def _check_inputs(generator: ZGenerator, case: Mapping[str, NDArray[Any]]) -> None:
+    """Make sure that there is something to draw and to map, and that it fits.
+
+    Raises: DataError.
+    """
+    synthesis, z_dim = generator.synthesis, generator.mapping.z_dim
+    wanted = {"ws": ("image", (synthesis.num_ws, synthesis.w_dim)), "z": ("w", (z_dim,))}
+    for name, (output, shape) in wanted.items():
+        if output not in case and output + "_psi07" not in case:
+            continue
+        found = list(case[name].shape) if name in case else "missing"
+        if name not in case or case[name].shape[1:] != shape:
+            raise DataError(f"case.npz wants {name} of {['N', *shape]} for {output}, and it is {found}")
 
 
 def draw(generator: ZGenerator, ws: NDArray[Any]) -> Arrays:
@@ -105,10 +121,10 @@ def _read_conditions(generator: ZGenerator, spec: Mapping[str, Any], case: Mappi
     c_dim, count = generator.mapping.c_dim, len(case["z"])
     if not c_dim:
         return None
-    if "c" in case:
+    if "c" in case and case["c"].shape[-1:] == (c_dim,):
         return torch.from_numpy(np.broadcast_to(case["c"], (count, c_dim)).astype(np.float32))
     label = find_setting(spec, "label")
-    if label is None:
+    if label is None or not 0 <= int(label) < c_dim:
         raise DataError(f"the case's generator has {c_dim} labels: case.npz wants an array `c`, or spec.json a `label`")
     return torch.eye(c_dim)[[int(label)] * count]
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from model.sessions import open_graph
 from training.checkpoints.official_motion import W_DIM, read_motion
-from training.networks.motion import PaperMotion
+from training.errors import DataError
+from training.networks.motion import PAPER_DECAYS, PaperMotion
 from training.paper.graph import build_paper_graph
 
 Arrays = dict[str, np.ndarray]
@@ -33,8 +34,10 @@ def run_case(
     """Write a case's checkpoint into a folder, import it, export it, and run both on the case's embeddings.
 
     Gives: runtime ("pytorch", "onnxruntime") → output, in the frames and rows that the case keeps.
-    Raises: what `read_motion` raises.
+    Raises: DataError where the case has no embeddings or a decay that is not known; what `read_motion` raises.
     """
+    if not {"text_embed", "image_embed"} <= case.keys():
+        raise DataError("case.npz wants arrays `text_embed` and `image_embed`")
     path = folder / "motion.pth"
     torch.save({"iter": 0, "arch": spec.get("arch", "RN50"), "state_dict": dict(tensors), "optimizer": {}}, path)
     network = read_motion(path, _measure_row(case)).network
@@ -81,8 +84,12 @@ def _collect(move: Move, spec: Mapping[str, Any], case: Mapping[str, np.ndarray]
     motions = {match[0]: match for name in case if (match := re.match(r"T(\d+)_([a-z]+)(?=_(motion|delta))", name))}
     outputs: Arrays = {}
     for prefix, match in motions.items():
-        frames = int(match[1])
-        moved = move(*embeds, frames, "const" if match[2] == "train" else match[2])
+        frames, decay = int(match[1]), "const" if match[2] == "train" else match[2]
+        if not frames or decay not in PAPER_DECAYS:
+            raise DataError(
+                f"case.npz: {match[0]}_… has no frames or a decay that is none of {', '.join(PAPER_DECAYS)}"
+            )
+        moved = move(*embeds, frames, decay)
         outputs["visual_delta_ws"] = moved.pop("visual_delta_ws")
         kept = _list_kept(spec, "frames", [0, 1, frames // 2, frames - 1])
         for name, value in moved.items():

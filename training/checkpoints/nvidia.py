@@ -110,6 +110,8 @@ def read_layout(weights: Weights, parts: dict[str, Persistent]) -> Layout:
         w_dim=weights.shape(f"mapping.fc{layers - 1}.weight", 2)[0],
         mapping_layers=layers,
         c_dim=c_dim,
+        hidden=weights.shape("mapping.fc0.weight", 2)[0] if layers > 1 else None,
+        embed_dim=embedded or None,
         architecture=_find_architecture(weights),
         noise="synthesis.b4.conv1.noise_const" in weights,
         clamp=_find_clamp(weights, parts),

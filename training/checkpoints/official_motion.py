@@ -105,7 +105,7 @@ def _build(state: Mapping[str, Tensor], path: Path, w_dim: int) -> PaperMotion:
 
 def _shape(state: Mapping[str, Tensor], name: str, path: Path) -> tuple[int, int]:
     value = _need(state, name, path)
-    if value.ndim != 2:
+    if value.ndim != 2 or not value.numel():
         raise CheckpointMismatchError(f"{path}: tensor {name} is {list(value.shape)}; a matrix is wanted")
     return value.shape[0], value.shape[1]
 

@@ -37,15 +37,23 @@ def read_spec(folder: Path) -> dict[str, Any]:
 
 def find_setting(spec: Mapping[str, Any], name: str, default: Any = None) -> Any:
     """Give a setting of a case, which stands beside the tensors or under `meta`."""
-    return spec.get(name, spec.get("meta", {}).get(name, default))
+    meta = spec.get("meta")
+    return spec.get(name, meta.get(name, default) if isinstance(meta, Mapping) else default)
 
 
 def rebuild(spec: Mapping[str, Any]) -> dict[str, Tensor]:
     """Make a spec's tensors, in its order.
 
-    Raises: DataError that names a tensor whose making is not known.
+    Raises: DataError that names a tensor which can't be made.
     """
-    return {entry["name"]: _make(entry, spec.get("seed"), index) for index, entry in enumerate(spec["tensors"])}
+    tensors = {}
+    for index, entry in enumerate(spec["tensors"]):
+        try:
+            tensors[entry["name"]] = _make(entry, spec.get("seed"), index)
+        except (KeyError, TypeError, ValueError, MemoryError) as error:
+            name = entry.get("name", index) if isinstance(entry, Mapping) else index
+            raise DataError(f"tensor {name} can't be made of seed {spec.get('seed')!r}: {error!r}") from error
+    return tensors
 
 
 def _make(entry: Mapping[str, Any], seed: Any, index: int) -> Tensor:

@@ -20,8 +20,8 @@ from training.errors import CheckpointMismatchError, DataError
 
 FORMAT = "stylegan2-pytorch"
 LATENT_AVG = "latent_avg"
-PREFIXES = ("g_ema.", "decoder.", "generator.")
-"""What the names of a generator's tensors begin with where a file keeps them among others."""
+DECODER = "decoder."
+"""What the names of a generator's tensors begin with in an encoder's file."""
 
 
 def read_contents(contents: Contents, label: int | None = None) -> GeneratorCheckpoint:
@@ -34,12 +34,8 @@ def read_contents(contents: Contents, label: int | None = None) -> GeneratorChec
     held: Mapping[str, Any] = contents.value
     state = find_state(held, *GENERATOR_KEYS)
     latent_avg = held.get(LATENT_AVG)
-    for prefix in PREFIXES:
-        inner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        if inner:
-            state = inner
-            break
-    state = {name: value for name, value in state.items() if name != LATENT_AVG}
+    inner = {name.removeprefix(DECODER): value for name, value in state.items() if name.startswith(DECODER)}
+    state = {name: value for name, value in (inner or state).items() if name != LATENT_AVG}
     return generator_from_state(state, latent_avg if isinstance(latent_avg, Tensor) else None, contents.path)
 
 
@@ -54,6 +50,8 @@ def generator_from_state(
     """
     tensors = dict(state)
     if latent_avg is not None:
+        if not latent_avg.numel() or not latent_avg.ndim:
+            raise CheckpointMismatchError(f"{path}: {LATENT_AVG} is {list(latent_avg.shape)}, where a w is wanted")
         rows = latent_avg.detach().float().reshape(-1, latent_avg.shape[-1])
         tensors[LATENT_AVG] = rows[0] if bool((rows == rows[0]).all()) else rows.mean(0)
     weights = Weights(path, tensors)

@@ -29,13 +29,16 @@ class MappingLayers(nn.Module):
         c_dim: int = 0,  # 0: no condition
         layers: int = 8,
         lr_multiplier: float = 0.01,
+        hidden: int | None = None,  # length of what goes from layer to layer; None: w_dim
+        embed_dim: int | None = None,  # length of an embedded condition; None: w_dim
     ) -> None:
         super().__init__()
         assert z_dim or c_dim, "a mapping needs z or a condition"
-        self.z_dim, self.w_dim, self.c_dim = z_dim, w_dim, c_dim
+        self.z_dim, self.w_dim, self.c_dim, self.hidden = z_dim, w_dim, c_dim, hidden or w_dim
+        embed_dim = (embed_dim or w_dim) if c_dim else 0
         if c_dim:
-            self.embed = FullyConnected(c_dim, w_dim)
-        dims = [z_dim + (w_dim if c_dim else 0)] + [w_dim] * layers
+            self.embed = FullyConnected(c_dim, embed_dim)
+        dims = [z_dim + embed_dim] + [self.hidden] * (layers - 1) + [w_dim]
         self.layers = nn.ModuleList(
             FullyConnected(before, after, activate=True, lr_multiplier=lr_multiplier)
             for before, after in itertools.pairwise(dims)
@@ -72,8 +75,10 @@ class ZMapping(MappingLayers):
         layers: int = 8,
         lr_multiplier: float = 0.01,
         w_avg_beta: float = 0.995,  # share of w_avg that one batch leaves standing
+        hidden: int | None = None,
+        embed_dim: int | None = None,
     ) -> None:
-        super().__init__(z_dim, w_dim, c_dim, layers, lr_multiplier)
+        super().__init__(z_dim, w_dim, c_dim, layers, lr_multiplier, hidden, embed_dim)
         self.num_ws, self.w_avg_beta = num_ws, w_avg_beta
         self.register_buffer("w_avg", torch.zeros(w_dim))
 

@@ -269,14 +269,16 @@ class SynthesisNetwork(Persistent):
 
 
 class MappingNetwork(Persistent):
-    def __init__(self, z_dim: int, c_dim: int, w_dim: int, layers: int, lr_multiplier: float) -> None:
+    def __init__(
+        self, z_dim: int, c_dim: int, w_dim: int, layers: int, lr_multiplier: float, hidden: int, embed: int
+    ) -> None:
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim, self.num_layers, self.w_avg_beta = z_dim, c_dim, w_dim, layers, 0.998
         if c_dim:
-            self.embed = FullyConnectedLayer(c_dim, w_dim)
+            self.embed = FullyConnectedLayer(c_dim, embed)
         for i in range(layers):
-            inputs = w_dim if i else z_dim + (w_dim if c_dim else 0)
-            setattr(self, f"fc{i}", FullyConnectedLayer(inputs, w_dim, "lrelu", lr_multiplier))
+            inputs, outputs = hidden if i else z_dim + (embed if c_dim else 0), hidden if i < layers - 1 else w_dim
+            setattr(self, f"fc{i}", FullyConnectedLayer(inputs, outputs, "lrelu", lr_multiplier))
         self.register_buffer("w_avg", torch.randn(w_dim))
 
 
@@ -294,12 +296,14 @@ class Generator(Persistent):
         noise: bool = True,
         conv_clamp: float | None = 256,
         lr_multiplier: float = 0.01,
+        hidden: int | None = None,  # layer_features
+        embed: int | None = None,  # embed_features
     ) -> None:
         super().__init__()
         self._init_args, self._init_kwargs = (), EasyDict(mapping_kwargs=EasyDict(num_layers=layers))
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, 2 * len(channels)
         self.synthesis = SynthesisNetwork(w_dim, channels, architecture, noise, conv_clamp)
-        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, layers, lr_multiplier)
+        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, layers, lr_multiplier, hidden or w_dim, embed or w_dim)
 
 
 def as_snapshot(generator: nn.Module) -> dict[str, Any]:

@@ -117,6 +117,16 @@ def write_other_tensors(folder):
     return folder / "file"
 
 
+def write_other_archive(folder):
+    np.savez(folder / "file.npz", a=np.ones(2))
+    return folder / "file.npz"
+
+
+def write_half_a_header(folder):
+    (folder / "file").write_bytes((1 << 20).to_bytes(8, "little") + b'{"conv.weight"')
+    return folder / "file"
+
+
 def write_other_folder(folder):
     return save_folder(folder, "bert")
 
@@ -134,7 +144,8 @@ def write_numbers(folder):
     [
         (lambda folder: folder / "none.pt", "does not exist"),
         (write_text, "no checkpoint"),
-        (write_nothing, "no checkpoint"),
+        (write_nothing, "is empty"),
+        (write_other_archive, r"archive of something else .*a\.npy"),
         (write_other_tensors, "begins with 'conv.weight'"),
         (write_other_folder, "only a CLIP"),
         (write_other_script, "no CLIP of OpenAI"),
@@ -185,5 +196,18 @@ def test_files_that_were_cut_short(tmp_path, name):
             recognise(path)
     save_file({"convs.0.conv.modulation.weight": torch.ones(100)}, path)
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(DamagedCheckpointError, match="fetch it again"):
-        recognise(path)
+    for damaged in (path, write_half_a_header(tmp_path)):
+        with pytest.raises(DamagedCheckpointError, match="fetch it again"):
+            recognise(damaged)
+
+
+@pytest.mark.parametrize(
+    "make_odd",
+    [torch.Tensor.to_sparse, lambda tensor: tensor.to("meta"), lambda tensor: tensor.to(torch.complex64)],
+    ids=["sparse", "meta", "complex"],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused(tmp_path, make_odd):
+    state = as_rosinality(Generator().state_dict())
+    state["conv1.conv.weight"] = make_odd(state["conv1.conv.weight"])
+    with pytest.raises(DataError, match="sparse, quantized, complex or empty"):
+        read_generator(save(tmp_path, {"g_ema": state}))

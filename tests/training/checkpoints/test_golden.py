@@ -105,6 +105,8 @@ def test_compare_is_relative_to_the_largest_and_never_forgives():
         ("another one", {"z": torch.ones(1, 7)}, "begins with none of"),
         ("NVIDIA networks_stylegan2", {"z": torch.ones(1, 7)}, "no outputs"),
         ("NVIDIA networks_stylegan2", None, "case.npz can't be read"),
+        ("NVIDIA networks_stylegan2", {"w": torch.ones(1, 9)}, "wants z of ['N', 7] for w, and it is missing"),
+        ("NVIDIA networks_stylegan2", {"ws": torch.ones(1, 3, 9), "image": torch.ones(1)}, "it is [1, 3, 9]"),
     ],
 )
 def test_what_is_no_case_ends_in_a_sentence(tmp_path, capsys, format, arrays, told):
@@ -115,3 +117,22 @@ def test_what_is_no_case_ends_in_a_sentence(tmp_path, capsys, format, arrays, to
     output = capsys.readouterr()
     assert told in output.err
     assert not output.out
+
+
+def test_a_case_that_cant_be_run_does_not_keep_the_others(tmp_path, capsys):
+    (tmp_path / "small").mkdir()
+    state = write_case(tmp_path / "small", "NVIDIA networks_stylegan2", Generator(channels=(4,)).state_dict())
+    z = torch.randn(1, 7)
+    write_arrays(tmp_path / "small", z=z, w=map_z(state, z))
+    assert main([str(tmp_path), str(tmp_path / "small")]) == 1
+    output = capsys.readouterr()
+    assert "spec.json can't be read" in output.err
+    assert json.loads(output.out)["case"] == "small"
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"numbers"])
+def test_arrays_that_cant_be_read_end_in_a_sentence(tmp_path, capsys, data):
+    write_case(tmp_path, "NVIDIA networks_stylegan2", Generator(channels=(4,)).state_dict())
+    (tmp_path / "case.npz").write_bytes(data)
+    assert main([str(tmp_path)]) == 1
+    assert "case.npz can't be read" in capsys.readouterr().err

@@ -51,6 +51,7 @@ def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = 2e-5) -> None:
         {"conv_clamp": 0.5},
         {"architecture": "resnet", "conv_clamp": 0.5},
         {"channels": (6, 5), "lr_multiplier": 0.1},
+        {"channels": (6,), "layers": 3, "hidden": 11},
     ],
     ids=lambda sizes: ",".join(f"{name}={value}" for name, value in sizes.items()) or "default",
 )
@@ -84,9 +85,10 @@ def test_weights_of_doubling_layers_are_not_turned_around():
     assert abs(double_as_nvidia(x, weight[..., ::-1, ::-1]) - rosinality).max() > 0.1
 
 
+@pytest.mark.parametrize("widths", [{}, {"hidden": 11, "embed": 4}])
 @pytest.mark.parametrize("label", [0, 2])
-def test_condition_is_worked_in(tmp_path, label):
-    network = build(c_dim=3)
+def test_condition_is_worked_in(tmp_path, label, widths):
+    network = build(c_dim=3, **widths)
     checkpoint = read_generator(write(tmp_path / "network.pkl", network), label)
     mapping, z = checkpoint.generator.mapping, torch.randn(4, network.z_dim)
     assert mapping.c_dim == 0

@@ -108,6 +108,15 @@ def test_the_originals_case_agrees():
     assert max(line["max_rel_err"].values()) <= 1e-5
 
 
+def test_a_case_of_a_decay_that_nobody_published_is_refused(tmp_path):
+    write_case(tmp_path, make_spec(**SIZES[0]))
+    with np.load(tmp_path / "case.npz") as arrays:
+        case = {name.replace("T16_const", "T16_cosine"): value for name, value in arrays.items()}
+    np.savez(tmp_path / "case.npz", **case)
+    with pytest.raises(DataError, match=r"T16_cosine_… has no frames or a decay that is none of const, linear"):
+        run(tmp_path)
+
+
 def test_a_case_of_another_motion_does_not_agree(tmp_path):
     spec = make_spec(**SIZES[0])
     write_case(tmp_path, spec)

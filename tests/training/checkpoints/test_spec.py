@@ -49,6 +49,20 @@ def test_unknown_making_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
+    "entry",
+    [
+        {"init": {"scale": 1}},
+        {"init": {"kind": "values", "values": [1, 2]}},
+        {"init": {"kind": "normal"}, "shape": [-1]},
+        {"init": {"kind": "normal"}, "dtype": "float99"},
+    ],
+)
+def test_what_cant_be_made_is_refused_by_name(entry):
+    with pytest.raises(DataError, match="tensor 0 can't be made of seed 7"):
+        make(entry)
+
+
+@pytest.mark.parametrize(
     "text", [None, "{", "[]", json.dumps({"format": 1, "tensors": []}), json.dumps({"format": "x"})]
 )
 def test_what_is_no_case_is_refused(tmp_path, text):
