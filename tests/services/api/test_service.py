@@ -169,7 +169,7 @@ def test_posts_never_wait_for_the_queue_server(client: TestClient, monkeypatch: 
         answered.wait()
 
     # A server that takes the connection and then says nothing, for as long as it takes to answer ten requests.
-    monkeypatch.setattr(rooms_of(client).dispatcher._celery, "send_task", hang)
+    monkeypatch.setattr(rooms_of(client).dispatcher._hints, "count_unread", hang)
     try:
         for _ in range(10):
             assert post_sampled(client).status_code == 202
