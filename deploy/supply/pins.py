@@ -46,7 +46,7 @@ LOCKS = (
     Lock("serving", ("api", "worker", "cpu", "embedded", "cli"), image=False),
     Lock("api", ("api", "postgres", "otel")),
     Lock("worker-cpu", ("worker", "postgres", "otel", "cpu")),
-    Lock("worker-cpu-openvino", ("worker", "postgres", "otel", "cpu", "openvino")),
+    Lock("worker-cpu-openvino", ("worker", "postgres", "otel", "cpu", "openvino", "ncnn")),
     Lock("worker-cpu-ncnn", ("worker", "postgres", "otel", "cpu", "ncnn")),
     Lock("worker-gpu", ("worker", "postgres", "otel", "gpu")),
 )
