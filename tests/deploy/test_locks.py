@@ -62,7 +62,7 @@ def test_nothing_that_serves_carries_torch(lock: Lock) -> None:
 
 
 def test_each_image_has_its_own_runtime() -> None:
-    """And no other, but that OpenVINO hands its widest layers to ncnn: docs/decisions/0032-wide-layers-by-winograd.md."""
+    """And no other, but that OpenVINO hands its widest layers to ncnn (docs/decisions, 0032)."""
     runtimes = {
         lock.name: {pin.name for pin in image_pins(lock) if pin.name.startswith(("onnxruntime", "openvino", "ncnn"))}
         for lock in LOCKS
