@@ -78,6 +78,8 @@ def read_sources(sources: Sources) -> Found:
     if sources.generator is not None:
         path, label = sources.generator, sources.label
         _note_generator(found, path, read_generator(path, label), label)
+    elif sources.label is not None:
+        raise DataError(f"--label {sources.label} is a class of a conditional --generator, and none is given")
     if sources.encoder is not None and sources.encoder.is_dir():
         _read_own_encoder(found, sources.encoder)
     elif sources.encoder is not None:

@@ -135,6 +135,8 @@ def test_a_label_is_for_conditional_generators(files, tmp_path):
     result = run_command("convert", *name_options(files), "--label", 3, "--out", tmp_path / "bundle")
     assert result.exit_code == 1
     assert "label 3" in result.stderr
+    with pytest.raises(DataError, match="--label 3 is a class of a conditional --generator"):
+        read_sources(dataclasses.replace(files, generator=None, label=3))
 
 
 def test_odd_commands_are_refused(files, tmp_path):
