@@ -33,6 +33,8 @@ FLAT = "output_layer_2.3.weight"
 """What only pSp's encoder has that reads all rows off the last map: it brings the map to w_dim numbers."""
 LAST_MAP_PX = 256
 """What the published code scales pictures to; an encoder of the last map has no tensor that tells."""
+POSSIBLE_ROWS = range(2, 40)
+"""Of a generator of 4 px to far beyond any; another count is none."""
 E4E_DELTAS = 18
 """Rows behind the first that e4e reads off a picture: all up to 1024 px; above, the last rows equal the first."""
 UNSAID = "the file does not say whether it is e4e or pSp, whose tensors are alike: it was taken as e4e"
@@ -168,14 +170,11 @@ def count_told_rows(
     Source: pSp counts 2·log2(output_size) − 2 and keeps that as n_styles; rosinality's generator has two rows more than
     layers behind the first.
     """
-    if generator_state and (layers := count(r"convs\.\d+\.conv\.weight", generator_state)):
-        return layers + 2
-    if isinstance(average, Tensor) and average.numel() > average.shape[-1:].numel() > 0:
-        return average.numel() // average.shape[-1]
-    if isinstance(rows := options.get("n_styles"), int) and rows > 0:
-        return rows
-    sizes = [options.get(name) for name in ("output_size", "stylegan_size")]
-    return next((2 * size.bit_length() - 4 for size in sizes if isinstance(size, int) and size >= 4), None)
+    layers = count(r"convs\.\d+\.conv\.weight", generator_state or {})
+    rows = average.shape[:-1].numel() if isinstance(average, Tensor) else 0
+    sizes = [size for name in ("output_size", "stylegan_size") if isinstance(size := options.get(name), int)]
+    told = [layers + 2 if layers else 0, rows, options.get("n_styles"), *(2 * size.bit_length() - 4 for size in sizes)]
+    return next((rows for rows in told if rows in POSSIBLE_ROWS), None)
 
 
 def count(pattern: str, state: Mapping[str, Tensor]) -> int:

@@ -45,7 +45,7 @@ def write_checkpoint(
     options = {name: told for name in SIZES if (told := find_setting(spec, name)) is not None}
     if not options:  # an encoder of one w wants a number of rows; where a case shows but that w, any will do
         rows = [case[name].shape[1] for name in OUTPUTS if name in case and case[name].ndim == 3]
-        options["n_styles"] = max(rows, default=1)
+        options["n_styles"] = max(rows, default=2)
     options |= {"encoder_type": find_class(spec["format"]), "start_from_latent_avg": True}
     checkpoint: dict[str, Any] = {"state_dict": dict(tensors), "opts": options}
     if "latent_avg" in case:
@@ -55,11 +55,10 @@ def write_checkpoint(
 
 def find_class(format: str) -> str:
     """Give the published class that a case's format names, or the first of the family that it begins with."""
-    named = [name for name in FAMILIES if name.lower() in format.lower()]
-    if named:
-        return max(named, key=len)  # one name begins another
-    family = "psp" if format.lower().startswith("psp") else "e4e"
-    return next(name for name, short in FAMILIES.items() if short == family)
+    family = "e4e" if format.lower().startswith("e4e") else "psp"
+    known = [name for name, short in FAMILIES.items() if short == family]
+    # one name begins another
+    return max((name for name in known if name.lower() in format.lower()), key=len, default=known[0])
 
 
 @torch.no_grad()

@@ -220,5 +220,13 @@ def test_a_golden_case_without_a_picture_is_refused(tmp_path):
         run_case({}, {"format": "e4e"}, {"codes": np.zeros(1)}, tmp_path)
 
 
-def test_a_golden_case_of_psp_is_written_as_such():
-    assert write_checkpoint({}, {"format": "pSp encoder"}, {})["opts"]["encoder_type"] == "GradualStyleEncoder"
+@pytest.mark.parametrize(
+    ("format", "name"),
+    [
+        ("pSp encoder", "GradualStyleEncoder"),
+        ("e4e encoder, of the kind of pSp's GradualStyleEncoder", "Encoder4Editing"),
+        ("BackboneEncoderUsingLastLayerIntoWPlus of pSp", "BackboneEncoderUsingLastLayerIntoWPlus"),
+    ],
+)
+def test_a_golden_case_is_written_as_its_family(format, name):
+    assert write_checkpoint({}, {"format": format}, {})["opts"]["encoder_type"] == name

@@ -82,6 +82,7 @@ def test_the_file_says_for_how_many_rows(save):
     assert count(opts=options(SINGLE, output_size=1024, n_styles=16)) == 16
     assert count(opts=options(SINGLE, n_styles=16), latent_avg=torch.zeros(12, W_DIM)) == 12
     assert count(state=state | inside, opts=options(SINGLE), latent_avg=torch.zeros(W_DIM)) == 8
+    assert count(opts=options(SINGLE, n_styles=10**12, output_size=512)) == 16
     silent = save(state, opts=options(SINGLE), latent_avg=torch.zeros(1, W_DIM))
     assert read_encoder(silent, num_ws=6).num_ws == 6
     with pytest.raises(DataError, match=r"does not say how many rows.*--generator"):
