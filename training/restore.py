@@ -8,20 +8,26 @@ Must not import: services, worker, cli.
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model.bundle.reader import read_bundle
 from training import language
 from training.checkpoints import shipped
 from training.encoder import Inversion, build_factor_head, build_trunk, build_wplus_encoder
 from training.errors import DataError
-from training.generator import build_generator
+from training.faces.domains import find_domain
+from training.generator import build_generator, to_pictures
 from training.loop import CHECKPOINT, write_atomically
 from training.motion import build_motion_network
-from training.networks.encoder import ImageTower
+from training.networks.encoder import ImageTower, spread_norms
+from training.recipes import Recipe
+from training.renders import draw_pair
 from training.stages import TEXT_MARK, Run
 
+PAIRS = 48
+"""So many rendered people, two expressions of each, say how widely the encoder's maps are spread."""
 MEASURED = ("generator", "encoder", "embedding", "inversion", "motion")
 
 
@@ -41,6 +47,7 @@ def restore_run(run: Run, bundle: Path) -> None:
     shipped.load_generator(bundle, generator)
     trunk, head = build_trunk(recipe.encoder), build_factor_head(recipe.encoder)
     shipped.load_reader(bundle, trunk, head)
+    spread_norms(trunk, _render_people(recipe))
     tower = ImageTower(trunk, recipe.embed_dim)
     shipped.load_tower(bundle, tower)
     motion = build_motion_network(recipe.motion, generator.mapping, recipe.embed_dim, generator.synthesis.num_ws)
@@ -62,6 +69,13 @@ def restore_run(run: Run, bundle: Path) -> None:
     (run.folder / "motion" / TEXT_MARK).write_text(run.hash_text())
     _write_figures(run.folder, manifest.made_by.get("measured", {}), steps)
     run.report(f"restored: {run.folder} from {bundle}")
+
+
+def _render_people(recipe: Recipe) -> Tensor:
+    """Render some people as the encoder looks at them: [N,3,S,S] in [-1,1]."""
+    render = find_domain(recipe.domain).render
+    pairs = (draw_pair(recipe.renders.seed, index) for index in range(PAIRS))
+    return to_pictures(np.stack([render(params, recipe.encoder_resolution) for pair in pairs for params in pair]))
 
 
 def _save(folder: Path, modules: nn.Module, step: int) -> None:

@@ -29,7 +29,7 @@ from training.encoder import (
 )
 from training.generator import GeneratorStage, build_generator, measure_w_avg
 from training.loop import CHECKPOINT, Report, Stage, is_finished, load_ema, train, write_atomically
-from training.networks.encoder import FactorHead, ImageTower, Trunk
+from training.networks.encoder import FactorHead, ImageTower, Trunk, spread_norms
 from training.networks.motion import MotionNetwork
 from training.networks.stylegan2 import Generator
 from training.recipes import Recipe
@@ -107,6 +107,7 @@ class Run:
             stage = FactorStage(recipe, self.pool(), self.held_out_pool(), size_px, self.device)
             if (start := self._start()) is not None:
                 shipped.load_reader(start, stage.trunk, stage.head)
+                spread_norms(stage.trunk, stage.held_pictures)
             return stage
 
         self._train("encoder", recipe.steps, recipe, build)

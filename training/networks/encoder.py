@@ -65,6 +65,34 @@ class Trunk(nn.Module):
         return F.leaky_relu(self.fc(x.flatten(1)), 0.1)
 
 
+@torch.no_grad()
+def spread_norms(trunk: Trunk, pictures: Tensor) -> None:
+    """Give every batch norm the mean and spread that its maps have for these pictures; what the trunk computes stays.
+
+    A norm that was folded into its convolution comes back as a plain shift. Training brings maps to unit spread first
+    and would undo what the trunk knows; after this it goes on from there.
+    Shapes: pictures [N,3,S,S] in [-1,1], typical ones.
+    """
+
+    def spread(norm: nn.BatchNorm2d, maps: Tensor) -> None:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+        shift = norm.bias - norm.running_mean * gain
+        norm.running_mean.copy_(maps.mean((0, 2, 3)))
+        norm.running_var.copy_(maps.var((0, 2, 3), correction=0))
+        norm.weight.copy_(gain * (norm.running_var + norm.eps).sqrt())
+        norm.bias.copy_(shift + norm.running_mean * gain)
+
+    training, blocks = trunk.training, [module for module in trunk.modules() if isinstance(module, ConvBlock)]
+    # Before a norm is run it is set, so one pass does for all of them.
+    hooks = [block.norm.register_forward_pre_hook(lambda norm, inputs: spread(norm, inputs[0])) for block in blocks]
+    trunk.eval()(pictures)
+    for hook in hooks:
+        hook.remove()
+    trunk.train(training)
+
+
 class Factors(NamedTuple):
     """What the factor head reads: half-ranges from the mean, and option logits."""
 

@@ -13,13 +13,15 @@ from model.sessions import open_graph
 from training import language
 from training.checkpoints import shipped
 from training.cli import app
-from training.encoder import Inversion, build_wplus_encoder
+from training.encoder import Inversion, build_wplus_encoder, judge_factors
 from training.errors import CheckpointMismatchError, DataError
 from training.export.graphs import MappingGraph, PictureGraph
-from training.faces.parameters import Z_DIM
-from training.generator import build_generator
+from training.faces.domains import find_domain
+from training.faces.parameters import Z_DIM, encode
+from training.generator import build_generator, to_pictures
 from training.loop import load_ema
 from training.recipes import RECIPES, SMOKE, RendersRecipe
+from training.renders import draw_pair
 from training.restore import restore_run
 from training.stages import Run, take_part
 
@@ -71,6 +73,17 @@ def test_it_reads_pictures_as_the_bundle_does(run, generator):
     theirs = run_graph("encoder", image=image.numpy())
     for name, value in zip(("ws", "image_embed", "identity"), ours, strict=True):
         assert np.abs(theirs[name] - value.numpy()).max() < 2e-3 * np.abs(theirs[name]).max(), name
+
+
+@torch.no_grad()
+def test_its_reader_still_reads_when_training_goes_on(run):
+    trunk, head = run.load_trunk()
+    faces = [draw_pair(77, index)[0] for index in range(24)]
+    pictures = to_pictures(np.stack([find_domain("human").render(face, 128) for face in faces]))
+    truth = torch.tensor(np.stack([encode(face) for face in faces]))
+    # in training every norm takes the spread of the batch itself
+    read = head(trunk.train()(pictures))
+    assert judge_factors(read, truth)["r2_expression"] > 0.8
 
 
 @torch.no_grad()
