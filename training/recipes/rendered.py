@@ -234,7 +234,7 @@ ANIME_256 = Recipe(
     domain="anime",
     resolution=256,
     starts_from="human",
-    encoder=EncoderRecipe(steps=2500),
+    encoder=EncoderRecipe(steps=10_500),
     renders=RendersRecipe(count=16_000, seed=228, expressed_seed=229, held_out_seed=991),
     generator=GeneratorRecipe(
         # wider than a human's: ink lines have their place to a fraction of a pixel; hardly slower, as 24 counts as 32
