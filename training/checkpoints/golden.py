@@ -28,6 +28,9 @@ from training.errors import DataError, TrainingError
 Arrays = dict[str, NDArray[Any]]
 """Outputs by the names that `case.npz` has for them."""
 
+UNLIKE = sys.float_info.max
+"""The error of an output that can't be compared: JSON has no infinity."""
+
 RUNNERS = {
     "rosinality stylegan2-pytorch": "training.checkpoints.golden_generators",
     "nvidia networks_stylegan2": "training.checkpoints.golden_generators",
@@ -77,9 +80,9 @@ def read_case(path: Path) -> Arrays:
 
 
 def compare(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
-    """Give max|ours − theirs| / max|theirs|; infinite where ours has another shape or a number that is none."""
+    """Give max|ours − theirs| / max|theirs|; `UNLIKE` where ours has another shape or a number that is none."""
     if ours.shape != theirs.shape or not np.isfinite(ours).all():
-        return float("inf")
+        return UNLIKE
     theirs = theirs.astype(np.float64)
     difference = float(np.abs(ours.astype(np.float64) - theirs).max(initial=0))
     return difference / max(float(np.abs(theirs).max(initial=0)), np.finfo(np.float64).tiny)
