@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 
 SYNCS_AT_ONCE = 32
-_TRIES = 3
+# Each is lost only if somebody tidies the folder away in the microseconds between its making and the file's.
+_TRIES = 100
 # Of a file that is still being written, by us or by obstore, which passes it over when it lists.
 _UNFINISHED = re.compile(r".+#\d+")
 
@@ -82,7 +83,9 @@ def _create(path: str, data: bytes | Path) -> None:
         except FileNotFoundError:
             if not left:
                 raise
-            # A new job's folder, or one that another thread has just tidied away because it was empty.
+        # A new job's folder, or one that another thread has just tidied away because it was empty; who tidies on
+        # upwards may take a parent from under this, too.
+        with suppress(FileNotFoundError, FileExistsError):
             os.makedirs(os.path.dirname(path), exist_ok=True)
 
 
