@@ -18,7 +18,8 @@ PARTS = (
     "jobs",
     "install",
     "synthesis",
-)  # the last one may bring OpenVINO in, which would run the others
+    "runtimes",
+)  # the last two may bring OpenVINO in, which would run the others
 OPENVINO = Path(sys.prefix) / "openvino"
 """Where `make bench` installs OpenVINO: beside the environment's packages, not among them."""
 
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--skip-install", action="store_true", help="do not make a fresh environment for its size")
     parser.add_argument("--out", type=Path, default=Path("out/bench.json"), help="default: %(default)s")
     parser.add_argument(
-        "--document", action="store_true", help="also put the table into docs/benchmarks.md (for committed figures)"
+        "--document", action="store_true", help="also put each part's table into docs/benchmarks.md (for committed figures)"
     )
     arguments = parser.parse_args()
     wanted = set(arguments.only or PARTS) - ({"install"} if arguments.skip_install else set())
@@ -41,12 +42,13 @@ def main() -> None:
     for part in PARTS:
         if part in wanted:
             sys.stderr.write(f"measuring: {part}\n")
-            figures += _measurers(arguments.model)[part]()
+            found = _measurers(arguments.model)[part]()
+            figures += found
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             # After every part: what was measured is kept when a later part fails.
             arguments.out.write_text(to_json(figures, machine), encoding="utf-8")
             if arguments.document:
-                write_between_marks(ROOT / "docs" / "benchmarks.md", "figures", to_markdown(figures, machine))
+                write_between_marks(ROOT / "docs" / "benchmarks.md", part, to_markdown(found, machine))
     sys.stdout.write(to_markdown(figures, machine))
 
 
@@ -54,6 +56,7 @@ def _measurers(model: str) -> dict[str, Callable[[], list[Figure]]]:
     return {
         "frames": lambda: _measure_frames(model),
         "synthesis": _measure_synthesis,
+        "runtimes": lambda: _measure_runtimes(model),
         "service": lambda: _measure_service(model),
         "jobs": lambda: _measure_jobs(model),
         "install": measure_install,
@@ -70,9 +73,22 @@ def _measure_frames(model: str) -> list[Figure]:
     return measure_frames(Animator.from_bundle(find_bundle(settings.bundles_dir, model), ("cpu",), threads=1))
 
 
-def _measure_synthesis() -> list[Figure]:
-    if OPENVINO.is_dir():
+def _measure_runtimes(model: str) -> list[Figure]:
+    _bring_openvino()
+    from bench.frames import measure_runtimes
+    from model.bundle.reader import find_bundle, read_bundle
+    from services.settings import load_settings
+
+    return measure_runtimes(read_bundle(find_bundle(load_settings().bundles_dir, model)))
+
+
+def _bring_openvino() -> None:
+    if OPENVINO.is_dir() and str(OPENVINO) not in sys.path:
         sys.path.append(str(OPENVINO))
+
+
+def _measure_synthesis() -> list[Figure]:
+    _bring_openvino()
     from bench.synthesis import measure_synthesis
 
     return measure_synthesis()

@@ -1,4 +1,5 @@
-"""Frames a second of the bundle's synthesis, one thread, against the same network in eager PyTorch.
+"""Frames a second of the bundle's synthesis, one thread: against the same network in eager PyTorch, and by each of the
+runtimes that are installed against onnxruntime.
 
 Time here is the processor's, not the clock's: with one thread the two agree on an idle machine, and on a busy one only
 the first still tells what the network costs.
@@ -15,22 +16,20 @@ import numpy as np
 
 from bench.report import Figure
 from model.animator import Animator
+from model.bundle.reader import Bundle
+from model.runtime import ncnn_engine, open_vino
+from model.sessions import Tuning
 
 REPEATS = 5
 SECONDS_A_REPEAT = 2.0
+BATCH_SIZES = (1, 8)
 
 
 def measure_frames(animator: Animator) -> list[Figure]:
     """Return frames/s at batch 1 and 8; the animator must have been opened with one thread."""
-    face = animator.sample_face(1)
-    motion = animator.move(face, "smiling", frames=64, seed=1)
     figures = []
-    for batch_size in (1, 8):
-
-        def draw(size: int = batch_size) -> int:
-            return sum(len(batch) for batch in animator.draw(face, motion, size))
-
-        rate = median_rate(draw)
+    for batch_size in BATCH_SIZES:
+        rate = median_rate(prepare(animator, batch_size))
         baseline = measure_torch(animator, batch_size)
         figures.append(
             Figure(
@@ -42,6 +41,41 @@ def measure_frames(animator: Animator) -> list[Figure]:
             )
         )
     return figures
+
+
+def measure_runtimes(bundle: Bundle) -> list[Figure]:
+    """Return frames/s of the bundle by every installed runtime and precision, one thread, against onnxruntime's.
+
+    A precision that the processor has no instructions for is drawn like the full one; its ratio says so.
+    """
+    plain = Animator.from_bundle(bundle, ("cpu",), threads=1)
+    others: dict[str, Animator] = {}
+    if ncnn_engine.is_installed():
+        others["ncnn"] = Animator.from_bundle(bundle, ("ncnn", "cpu"), threads=1)
+    if open_vino.is_installed():
+        others["OpenVINO"] = Animator.from_bundle(bundle, ("openvino", "cpu"), threads=1)
+        others["OpenVINO, half precision"] = Animator.from_bundle(bundle, ("openvino", "cpu"), 1, Tuning("half"))
+    figures = []
+    for batch_size in BATCH_SIZES:
+        baseline = median_rate(prepare(plain, batch_size))
+        figures += [
+            Figure(
+                f"frames a second of one core, batch {batch_size}, bundles/{bundle.manifest.id} by {name}",
+                median_rate(prepare(animator, batch_size)),
+                "frames/s",
+                baseline,
+                "onnxruntime",
+            )
+            for name, animator in others.items()
+        ]
+    return figures
+
+
+def prepare(animator: Animator, batch_size: int) -> Callable[[], int]:
+    """Return what draws one short video of a made-up face and says how many frames it has."""
+    face = animator.sample_face(1)
+    motion = animator.move(face, "smiling", frames=64, seed=1)
+    return lambda: sum(len(batch) for batch in animator.draw(face, motion, batch_size))
 
 
 def median_rate(draw: Callable[[], int]) -> float:

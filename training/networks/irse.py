@@ -11,6 +11,7 @@ is their network, tensor for tensor.
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from typing import cast
 
 import torch
@@ -108,7 +109,7 @@ class IRSEBody(nn.Module):
         return maps[0], maps[1], maps[2], maps[3]
 
 
-class PictureEncoder(IRSEBody):
+class PictureEncoder(IRSEBody, ABC):
     """Picture → ws, around an average w that is kept with the weights; subclasses say how the rows are read."""
 
     w_avg: Tensor
@@ -127,17 +128,17 @@ class PictureEncoder(IRSEBody):
         """
         return self.w_avg + self.offsets(image, unlocked)
 
+    @abstractmethod
     def offsets(self, image: Tensor, unlocked: int | None = None) -> Tensor:
         """Give ws without the average: [N,3,R,R] → [N,num_ws,w_dim].
 
         Of a pyramid's rows behind the first, only the first `unlocked` are read off the picture (None: as kept with the
         weights); the others equal row 0. Encoders that were trained at one go have nothing to unlock.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def count_unlocked(self) -> int:
         """Give how many rows behind the first are read off the picture, as kept with the weights."""
-        raise NotImplementedError
 
 
 class PyramidEncoder(PictureEncoder):
