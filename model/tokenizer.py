@@ -1,8 +1,9 @@
 """BERT's WordPiece in plain Python, reading a Hugging Face ``tokenizer.json``.
 
 Our own bundles need this one kind of tokenizer (``model.bpe`` has CLIP's) for sentences of at most 300 characters; the
-``tokenizers`` wheel would be a native dependency for that alone. A test compares the two. One difference is wanted: a
-prompt in which somebody writes ``[CLS]`` is text like any other here, never a special token.
+``tokenizers`` wheel would be a native dependency for that alone. A test compares the two. Two differences are wanted: a
+prompt in which somebody writes ``[CLS]`` is text like any other here, never a special token; and an emoji that the
+vocabulary lacks does not take the word along that it clings to ("laugh✨" is the word and an unknown sign).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _CJK_RANGES = (
     (0x2F800, 0x2FA1F),
 )
 _REMOVED_CATEGORIES = frozenset({"Cc", "Cf", "Co"})
+_FIRST_SIGN = "\u2190"  # arrows; below are letters' companions such as ° and ´
+_SIGN_CATEGORIES = frozenset({"So", "Sk"})  # emoji, and the tones of skin behind them
 
 
 class Tokenizer(Protocol):
@@ -101,11 +104,15 @@ class WordPieceTokenizer:
             text = "".join(_clean_characters(text))
         if self._space_cjk:
             text = "".join(f" {c} " if _is_cjk(c) else c for c in text)
+        text = "".join(f" {c} " if self._is_unknown_sign(c) else c for c in text)
         if self._strip_accents:
             text = "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
         if self._lowercase:
             text = "".join(c.lower() for c in text)  # one by one: str.lower() would look at a sigma's neighbours
         return text
+
+    def _is_unknown_sign(self, c: str) -> bool:
+        return c >= _FIRST_SIGN and unicodedata.category(c) in _SIGN_CATEGORIES and self._prefix + c not in self.vocab
 
     def _split_pieces(self, word: str) -> list[int]:
         """Return the ids of the longest known pieces from the left, or the unknown token for the whole word."""

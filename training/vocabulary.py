@@ -2,7 +2,8 @@
 
 For: `training.language`. The result is a tokenizer.json in the format of Hugging Face `tokenizers`, which `model.text`
 reads in plain Python. An emoji stands alone or joined to a word ("haha😂"), hence its two entries. A word that is often
-mistyped has aliases: spellings with the same id ("suprised"), which cost no row of the table.
+mistyped has aliases: spellings with the same id ("suprised"), which cost no row of the table; so have emoji that say
+what another one says.
 Must not import: torch.
 """
 
@@ -20,6 +21,39 @@ EMOJI = (
     "😀😁😂🤣😃😄😅😆😉😊😋😎😍😘🥰😗😙😚🙂🤗🤩🤔🤨😐😑😶🙄😏😣😥😮🤐😯😪😫😴😌😛😜😝🤤😒😓😔😕🙃🤑😲🙁😖😞😟😤😢😭😦😧😨😩🤯😬😰😱🥵🥶😳🤪😵😡😠🤬😷🤢🤮🤧😇🤡🥱🤫"
     "🤭🧐🥺🥳👀👋👍👎👈👉👆👇💋❤💔🔥🎉👄👅👁☺☹"
 )
+
+SAME_FACE: Mapping[str, str] = {
+    sign: face
+    for face, signs in {
+        "😠": "😡🤬👿💢😾",
+        "😀": "😋🤑😺",
+        "🙂": "🙃🫠",
+        "😊": "😌",
+        "😄": "😸",
+        "😍": "🤩😻",
+        "😂": "😹",
+        "😆": "🤭",
+        "😢": "😔🥲😿",
+        "😮": "😯😦",
+        "😲": "🙀🫢",
+        "😨": "😧",
+        "😱": "🫣",
+        "😛": "😝",
+        "😜": "🤪",
+        "😘": "😽",
+        "😪": "🥱",
+        "😴": "💤",
+        "😏": "😼",
+        "😶": "🤐🤫👋🔥🫥🗿",
+        "👈": "⬅",
+        "👉": "➡",
+        "👆": "⬆",
+        "👇": "⬇",
+    }.items()
+    for sign in signs
+}
+"""Emoji → the one whose row it shares. A caption seldom has one of these, so a row of its own learns little: on its own
+😡 was read as a pout, as its name in Unicode says."""
 
 
 def _is_plain(token: str) -> bool:
@@ -86,9 +120,10 @@ def write_tokenizer(tokenizer: Tokenizer) -> bytes:
 def build_tokenizer(tokens: Sequence[str], aliases: Mapping[str, str] | None = None) -> Tokenizer:
     """A BERT tokenizer over these tokens: lower case, accents stripped, longest pieces first, [CLS] … [SEP].
 
-    Aliases: other spelling → token; those that are tokens themselves are left out.
+    Aliases: other spelling → token; those that are tokens themselves are left out. `SAME_FACE` goes before tokens.
     """
     ids = {token: i for i, token in enumerate(tokens)}
+    same = {p + sign: ids[p + face] for sign, face in SAME_FACE.items() for p in ("", "##") if p + face in ids}
     others = {spelling: ids[token] for spelling, token in (aliases or {}).items() if token in ids}
     special = [
         {
@@ -124,7 +159,7 @@ def build_tokenizer(tokens: Sequence[str], aliases: Mapping[str, str] | None = N
         "model": {
             "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
             "max_input_chars_per_word": 100,
-            "vocab": others | ids,
+            "vocab": others | ids | same,
         },
     }  # fmt: skip
     return Tokenizer.from_str(json.dumps(layout))

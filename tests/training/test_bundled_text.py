@@ -56,3 +56,24 @@ def test_sentences_without_one_plain_expression(report: LanguageReport, kind: st
 def test_plain_sentences(text: str, wanted: str) -> None:
     near = embed([text]) @ class_prototypes(embed, count=24).T
     assert LABELS[int(near.argmax())] == wanted
+
+
+@pytest.mark.parametrize(
+    ("signs", "wanted"),
+    [
+        ("😀😃😄😁😊🙂🙃😍🥰🤩😇😋🥳☺❤", "smile"), ("😂🤣😆😹🤭", "laugh"), ("😢😭😞😔🥺☹🙁💔🥲", "sad"),
+        ("😡😠🤬👿😤", "angry"), ("😱😨🫣", "shocked"), ("😮😲😯", "surprised"), ("😉😜🤪", "wink_l"),
+        ("😘😗💋", "pout"), ("🥱😪", "sleepy"), ("🤢🤮", "disgust"), ("👈⬅", "look_left"), ("👉➡", "look_right"),
+        ("😶😐🤐👋🔥", "neutral"),
+    ],
+)  # fmt: skip
+def test_emoji_alone(signs: str, wanted: str) -> None:
+    near = embed(list(signs)) @ class_prototypes(embed, count=24).T
+    found = {sign: LABELS[int(row.argmax())] for sign, row in zip(signs, near, strict=True)}
+    assert found == dict.fromkeys(signs, wanted)
+
+
+@pytest.mark.parametrize("text", ["smile✨", "smiling 🌸", "haha🦋 smile"])
+def test_unknown_emoji_do_not_blur_a_sentence(text: str) -> None:
+    near = embed([text]) @ class_prototypes(embed, count=24).T
+    assert LABELS[int(near.argmax())] in {"smile", "laugh"}

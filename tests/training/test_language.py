@@ -24,7 +24,7 @@ from training.lessons import (
     strengths,
 )
 from training.networks.text import MAX_TOKENS, TextTower, quantise_rows, recall
-from training.vocabulary import EMOJI, build_tokenizer, encode_rows, select_tokens
+from training.vocabulary import EMOJI, SAME_FACE, build_tokenizer, encode_rows, select_tokens
 
 pytestmark = pytest.mark.timeout(600)  # seconds on an idle core, minutes where others want it too
 
@@ -177,3 +177,11 @@ def test_selected_tokens_drop_foreign_scripts_and_gain_emoji() -> None:
     assert len(tokens) == 8 + 2 * len(EMOJI)
     tokenizer = build_tokenizer(tokens)
     assert tokenizer.encode("smile😂😂").tokens == ["[CLS]", "smile", "##😂", "##😂", "[SEP]"]
+
+
+def test_emoji_that_say_the_same_share_a_row() -> None:
+    assert not set(SAME_FACE) & set(SAME_FACE.values()), "no chains"
+    rows = build_tokenizer(select_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "smile"])).get_vocab()
+    for sign, face in SAME_FACE.items():
+        assert rows[sign] == rows[face]
+        assert rows[f"##{sign}"] == rows[f"##{face}"]
