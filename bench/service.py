@@ -27,6 +27,7 @@ from services.settings import Settings
 JOBS = 9
 PROMPT = "smiling"
 LENGTHS = (16, 120, 480)
+MODEL_STAGES = ("align_s", "invert_s", "move_s", "render_s", "paste_s", "judge_s", "encode_s")
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def measure_service(settings: Settings, animator: Animator, sample: Path) -> lis
 
 def model_seconds(metrics: dict[str, float]) -> float:
     """Return the seconds of a job that its model and encoder took, as the job itself tells them."""
-    return sum(metrics.get(name, 0.0) for name in ("align_s", "invert_s", "move_s", "render_s", "encode_s"))
+    return sum(metrics.get(name, 0.0) for name in MODEL_STAGES)
 
 
 def measure_lengths(client: httpx.Client, sample: Path) -> list[Figure]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from services.jobs.contract import Stage
 from worker.composition import View, Whole
-from worker.events import Done, Event, FramesDrawn, Order, Preview, StageStarted, VideoFacts
+from worker.events import Done, Event, FramesDrawn, Order, Preview, StageStarted
 from worker.picture import PREVIEW_EDGE_PX, encode_jpeg, read_picture
 from worker.stopwatch import Stopwatch
 from worker.video import VideoWriter
@@ -72,23 +73,55 @@ def make_video(animator: Animator, order: Order, emit: Emit, checkpoint: Checkpo
         )
     checkpoint()
 
-    emit(StageStarted(order.job_id, Stage.RENDER))
-    video, first, peak = _draw(animator, face, motion, whole, order, emit, checkpoint, watch)
+    with _open_writer(animator, order, whole) as writer:
+        emit(StageStarted(order.job_id, Stage.RENDER))
+        first, peak = _draw(animator, face, motion, whole, order, writer, emit, checkpoint, watch)
 
-    with watch.time("encode_s"):
-        poster = None
-        if options.output.poster:
-            poster = order.scratch / "poster.jpg"
-            shown = (
-                encode_jpeg(peak, quality=POSTER_QUALITY, edge_px=video.width)
-                if whole is None
-                else encode_jpeg(whole.lay(peak), quality=POSTER_QUALITY)
-            )
-            poster.write_bytes(shown)
-        with video.path.open("rb") as written:
-            sha256 = hashlib.file_digest(written, "sha256").hexdigest()
-    quality = _judge(animator, options.prompt, first, peak)
+        emit(StageStarted(order.job_id, Stage.ENCODE))
+        writer.end_frames()
+        # ffmpeg ends the file meanwhile
+        with watch.time("judge_s"):
+            quality = _judge(animator, options.prompt, first, peak)
+        with watch.time("encode_s"):
+            poster = _write_poster(order, peak, whole, writer.width_px) if options.output.poster else None
+
+            def tick() -> None:
+                emit(FramesDrawn(order.job_id, motion.frames, motion.frames))  # encoding says so too that it lives
+                checkpoint()
+
+            video = writer.finish(tick)
+            with video.path.open("rb") as written:
+                sha256 = hashlib.file_digest(written, "sha256").hexdigest()
     return Done(order.job_id, video, sha256, poster, watch.seconds, quality or None)
+
+
+def _open_writer(animator: Animator, order: Order, whole: Whole | None) -> VideoWriter:
+    """Start what writes the film: of the face alone, or of the whole photograph that it is in."""
+    options = order.options
+    edge = animator.manifest.resolution
+    width, height = (edge, edge) if whole is None else whole.size_px
+    return VideoWriter(
+        order.scratch / f"video.{options.output.format.value}",
+        options.output.format,
+        width_px=width,
+        height_px=height,
+        fps=options.fps,
+        size_px=options.output.size if whole is None else None,
+        quality=options.output.quality,
+        loop=options.loop,
+    )
+
+
+def _write_poster(order: Order, peak: NDArray[np.uint8], whole: Whole | None, width_px: int) -> Path:
+    """Store the judged frame as a JPEG, as wide as the film."""
+    poster = order.scratch / "poster.jpg"
+    shown = (
+        encode_jpeg(peak, quality=POSTER_QUALITY, edge_px=width_px)
+        if whole is None
+        else encode_jpeg(whole.lay(peak), quality=POSTER_QUALITY)
+    )
+    poster.write_bytes(shown)
+    return poster
 
 
 def _judge(
@@ -112,61 +145,38 @@ def _draw(
     motion: Motion,
     whole: Whole | None,
     order: Order,
+    writer: VideoWriter,
     emit: Emit,
     checkpoint: Checkpoint,
     watch: Stopwatch,
-) -> tuple[VideoFacts, NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw and encode; return the video's facts, the first and the judged frame as they were drawn.
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw every frame into the writer; return the first and the judged frame as they were drawn.
 
     Args:
         whole: the photograph that the film shows; None: the film shows the face alone.
     """
-    options = order.options
-    edge = animator.manifest.resolution
-    total = motion.frames
     kept: dict[int, NDArray[np.uint8]] = {}
     drawn = 0
     previewed_s = 0.0
-
-    def tick() -> None:
-        emit(FramesDrawn(order.job_id, total, total))  # encoding says so too that it lives
-        checkpoint()
-
-    width, height = (edge, edge) if whole is None else whole.size_px
-    writer = VideoWriter(
-        order.scratch / f"video.{options.output.format.value}",
-        options.output.format,
-        width_px=width,
-        height_px=height,
-        fps=options.fps,
-        size_px=options.output.size if whole is None else None,
-        quality=options.output.quality,
-        loop=options.loop,
-    )
-    with writer:
-        batches = animator.draw(face, motion, animator.batch_size)
-        while True:
-            with watch.time("render_s"):
-                batch = next(batches, None)
-            if batch is None:
-                break
-            for index in (0, motion.peak_frame):
-                if drawn <= index < drawn + len(batch):
-                    kept[index] = batch[index - drawn].copy()
-            drawn += len(batch)
-            emit(FramesDrawn(order.job_id, drawn, total))
-            if time.monotonic() - previewed_s >= PREVIEW_EVERY_S:
-                previewed_s = time.monotonic()
-                newest = batch[-1] if whole is None else whole.lay(batch[-1])
-                emit(Preview(order.job_id, encode_jpeg(newest, quality=75, at_most_px=PREVIEW_EDGE_PX)))
-            for shown in _compose(batch, whole, watch):
-                with watch.time("encode_s"):
-                    writer.write(shown)
-                checkpoint()
-        emit(StageStarted(order.job_id, Stage.ENCODE))
-        with watch.time("encode_s"):
-            video = writer.finish(tick)
-    return video, kept[0], kept[motion.peak_frame]
+    batches = animator.draw(face, motion, animator.batch_size)
+    while True:
+        with watch.time("render_s"):
+            batch = next(batches, None)
+        if batch is None:
+            return kept[0], kept[motion.peak_frame]
+        for index in (0, motion.peak_frame):
+            if drawn <= index < drawn + len(batch):
+                kept[index] = batch[index - drawn].copy()
+        drawn += len(batch)
+        emit(FramesDrawn(order.job_id, drawn, motion.frames))
+        if time.monotonic() - previewed_s >= PREVIEW_EVERY_S:
+            previewed_s = time.monotonic()
+            newest = batch[-1] if whole is None else whole.lay(batch[-1])
+            emit(Preview(order.job_id, encode_jpeg(newest, quality=75, at_most_px=PREVIEW_EDGE_PX)))
+        for shown in _compose(batch, whole, watch):
+            with watch.time("encode_s"):
+                writer.write(shown)
+            checkpoint()
 
 
 def _compose(batch: NDArray[np.uint8], whole: Whole | None, watch: Stopwatch) -> Iterator[NDArray[np.uint8]]:

@@ -49,7 +49,7 @@ class Encoder:
         self._progress = b""
         self._ahead: queue.Queue[memoryview | None] | None = None
         self._feeder: threading.Thread | None = None
-        self._deaf = False
+        self._deaf = self._ended = False
         self._drains = [
             threading.Thread(target=drain, name="ffmpeg-drain", daemon=True)
             for drain in (self._drain_words, self._drain_progress)
@@ -75,15 +75,22 @@ class Encoder:
             raise self._failure()
         self._ahead.put(memoryview(frame).cast("B"))
 
+    def end(self) -> None:
+        """Say that no frame follows, and don't wait for the file; harmless when it was said before."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._ahead is None:
+            self._stdin.close()
+        else:
+            self._ahead.put(None)
+
     def finish(self, tick: Callable[[], None]) -> None:
         """Say that no frame follows, and wait for the file; ``tick`` is called whenever ffmpeg has got on.
 
         Raises: PermanentError("encode-failed"); TemporaryError("storage-failed") on a full disk; what ``tick`` raises.
         """
-        if self._ahead is None:
-            self._stdin.close()
-        else:
-            self._ahead.put(None)
+        self.end()
         seen, moved_s = self._progress, time.monotonic()
         while (code := self._wait()) is None:
             if self._progress != seen:

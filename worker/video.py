@@ -154,6 +154,11 @@ class VideoWriter:
         if kind is not None:
             self._path.unlink(missing_ok=True)
 
+    @property
+    def width_px(self) -> int:
+        """The width of the written picture."""
+        return self._out_px[0]
+
     def write(self, frames: Frames) -> None:
         """Append a batch of frames; blocks only while ffmpeg is more than a mebibyte behind."""
         width, height = self._drawn_px
@@ -165,6 +170,12 @@ class VideoWriter:
                     self._spool.write(frame.data)
             self._drawn += 1
             self._offer(frame.data)
+
+    def end_frames(self) -> None:
+        """Say that all frames were written: ffmpeg then ends the file while its caller does other work."""
+        assert self._drawn > 0, "a video needs at least one frame"
+        if self._loop != "pingpong" or self._format is VideoFormat.GIF:  # else the way back is still to come
+            self._encoder.end()
 
     def finish(self, tick: Callable[[], None] = lambda: None) -> VideoFacts:
         """Write what is still due (the way back of a pingpong loop, the second pass of a GIF) and close the file.

@@ -18,8 +18,8 @@ from services.jobs.contract import JobRecord
 _log = structlog.get_logger(__name__)
 
 MAX_WAIT_S = 60
-# The longer it has lasted, the less a look more or less matters: an end is seen late by a fiftieth of the wait.
-LOOK_SHARE = 0.02
+# The longer it has lasted, the less a look more or less matters: an end is seen late by a hundredth of the wait.
+LOOK_SHARE = 0.01
 SHORTEST_LOOK_S = 0.01
 LONGEST_LOOK_S = 0.1
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE)

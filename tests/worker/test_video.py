@@ -15,7 +15,7 @@ from services.errors import JobCanceled, PermanentError
 from services.jobs.contract import VideoFormat
 from worker.playback import probe, read_frames
 from worker.strip import pick_indices, write_strip
-from worker.video import VideoWriter, ffmpeg_binary, missing_encoders
+from worker.video import Loop, VideoWriter, ffmpeg_binary, missing_encoders
 
 FORMATS = list(VideoFormat)
 
@@ -75,6 +75,28 @@ def test_pingpong_returns_without_repeating_the_turning_points(tmp_path: Path, v
     for index in range(1, 11):
         assert abs(positions[index] - positions[22 - index]) <= 8
     assert positions[11] == max(positions)
+
+
+@pytest.mark.parametrize("loop", ["none", "pingpong"])
+@pytest.mark.parametrize("video_format", FORMATS)
+def test_file_that_may_end_early_is_the_same(tmp_path: Path, video_format: VideoFormat, loop: Loop):
+    early, late = (tmp_path / f"{name}.{video_format}" for name in ("early", "late"))
+    write(late, draw_clip(12), fps=12, loop=loop)
+    with VideoWriter(early, video_format, width_px=64, height_px=64, fps=12, loop=loop) as writer:
+        writer.write(draw_clip(12))
+        writer.end_frames()
+        writer.finish()
+    assert early.read_bytes() == late.read_bytes()
+
+
+def test_ended_frames_become_a_file_without_further_ado(tmp_path: Path):
+    path = tmp_path / "clip.mp4"
+    with VideoWriter(path, VideoFormat.MP4, width_px=64, height_px=64, fps=12) as writer:
+        writer.write(draw_clip(12))
+        writer.end_frames()
+        os.waitid(os.P_PID, writer._encoder.pid, os.WEXITED | os.WNOWAIT)
+        assert probe(path).frames == 12
+        writer.finish()
 
 
 @pytest.mark.parametrize("video_format", FORMATS)

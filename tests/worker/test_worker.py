@@ -57,7 +57,7 @@ def test_a_picture_and_a_sentence_become_a_stored_video(place: Workplace, tmp_pa
     assert output.poster_key is not None
     with Image.open(io.BytesIO(place.storage.get(output.poster_key))) as poster:
         assert (poster.format, poster.size) == ("JPEG", (96, 96))
-    wanted = {"queue_s", "fetch_s", "invert_s", "move_s", "render_s", "encode_s", "store_s"}
+    wanted = {"queue_s", "fetch_s", "invert_s", "move_s", "render_s", "judge_s", "encode_s", "store_s"}
     assert wanted <= set(record.metrics)
     assert all(seconds >= 0 for seconds in record.metrics.values())
     assert record.expires_at is not None
