@@ -73,7 +73,9 @@ def make_video(animator: Animator, order: Order, emit: Emit, checkpoint: Checkpo
         )
     checkpoint()
 
-    with _open_writer(animator, order, whole) as writer:
+    with watch.time("encode_s"):  # to start ffmpeg takes a while of its own
+        begun = _open_writer(animator, order, whole)
+    with begun as writer:
         emit(StageStarted(order.job_id, Stage.RENDER))
         first, peak = _draw(animator, face, motion, whole, order, writer, emit, checkpoint, watch)
 
