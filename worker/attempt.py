@@ -51,8 +51,8 @@ class ChildLost(Exception):  # noqa: N818 - it reads as what happened
 class Workshop:
     """What every attempt of a worker works with.
 
-    ``keepers`` has a thread for the lease of every attempt that is under way; ``is_over`` says that the time to finish
-    after SIGTERM has passed.
+    ``keepers`` has a thread for the lease of every attempt that is under way; ``tell_end`` tells those who wait for a
+    job that it has ended; ``is_over`` says that the time to finish after SIGTERM has passed.
     """
 
     settings: Settings
@@ -62,6 +62,7 @@ class Workshop:
     metrics: WorkerMetrics
     scratch: Scratch
     keepers: Executor
+    tell_end: Callable[[str], None]
     is_over: Callable[[], bool]
 
 
@@ -79,6 +80,7 @@ class Attempt:
         self._care = workshop.care
         self._metrics = workshop.metrics
         self._scratch = workshop.scratch
+        self._tell_end = workshop.tell_end
         self._is_over = workshop.is_over
         self._lease = lease
         self._record = lease.record
@@ -132,6 +134,7 @@ class Attempt:
             finish, code = self._failed(fault), "internal"
         status = self._insist(finish)
         if status in {"succeeded", "failed", "canceled"}:
+            self._tell_end(record.id)
             self._metrics.jobs.labels(status, "" if status == "succeeded" else code, record.model_id).inc()
         span.note({"animato.status": status or "unknown"})
         if code not in {"", "canceled", "drained"}:

@@ -20,6 +20,7 @@ from pathlib import Path
 import structlog
 
 from model.errors import ModelError
+from services.ends import EndSpeaker
 from services.errors import TemporaryError
 from services.jobs.contract import Lease
 from services.jobs.store import JobStore
@@ -89,7 +90,10 @@ class Runner:
         self._care = ChildCare(child, options, metrics)
         self._scratch = Scratch()
         keepers = ThreadPoolExecutor(LANES, "lease-keeper")
-        self._workshop = Workshop(settings, store, storage, self._care, metrics, self._scratch, keepers, self._is_over)
+        self._ends = EndSpeaker(settings.redis_url)
+        self._workshop = Workshop(
+            settings, store, storage, self._care, metrics, self._scratch, keepers, self._ends.tell, self._is_over
+        )
         self._state = threading.Condition()
         self._wanted = 0  # looks asked for
         self._done = 0  # looks finished
@@ -146,6 +150,7 @@ class Runner:
                 lane.join()
         self._care.child.close()
         self._scratch.close()
+        self._ends.close()
 
     def _is_over(self) -> bool:
         return self._stop_at_s is not None and time.monotonic() >= self._stop_at_s

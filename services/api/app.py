@@ -6,6 +6,7 @@ so that the API's description can be made anywhere.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -35,6 +36,7 @@ from services.api.resources import Resources
 from services.api.schemas import describe_job
 from services.api.site import install_site
 from services.api.sources import SourceFetcher
+from services.ends import EndListener
 from services.errors import TemporaryError
 from services.faces import FaceFinder
 from services.jobs.dispatch import Dispatcher
@@ -82,6 +84,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         store, storage = JobStore.from_settings(chosen), ObjectStore.from_settings(chosen)
         dispatcher = Dispatcher(HintQueue(chosen))
         pictures = PictureCleaner.from_settings(chosen, on_death=metrics.count_picture_death)
+        # The rest of the connections is for short requests; no key may hold more than a quarter.
+        looks = Looks(store.revisions, chosen.max_connections * 3 // 4, chosen.max_connections // 4)
         catalogue, authenticator = Catalogue(chosen.bundles_dir), make_authenticator(chosen, store)
         app.state.resources = Resources(
             settings=chosen,
@@ -96,8 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             posts=PostLimiter.from_settings(chosen),
             decoders=anyio.CapacityLimiter(max(2, os.cpu_count() or 2)),
             outbound=outbound,
-            # The rest of the connections is for short requests; no key may hold more than a quarter.
-            looks=Looks(store.revisions, chosen.max_connections * 3 // 4, chosen.max_connections // 4),
+            looks=looks,
             bodies=BodyRoom(BODIES_AT_ONCE * chosen.max_body_bytes, BODIES_OF_ONE * chosen.max_body_bytes),
             sources=SourceFetcher(outbound, max_bytes=chosen.max_body_bytes, timeout_s=chosen.fetch_timeout_s),
             room=DiskRoom(chosen),
@@ -110,9 +113,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         _log.info("started", keys_asked_for=chosen.keys_needed, host=chosen.host)
         if chosen.keys_needed and not await run_in_threadpool(store.has_live_keys):
             _log.warning("nobody_can_call", reason="there is no live API key", remedy="animato keys create")
+        ear = asyncio.create_task(EndListener(chosen.redis_url, looks.wake, looks.set_told).listen())
         try:
             yield
         finally:
+            ear.cancel()
             await run_in_threadpool(courier.close)
             await run_in_threadpool(authenticator.close)
             await run_in_threadpool(dispatcher.close)

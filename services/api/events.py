@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import anyio
 import structlog
 from fastapi import APIRouter, Header, Request
 from fastapi.sse import format_sse_event
@@ -158,7 +157,7 @@ async def _tell_changes(
                 written_at_s = time.monotonic()
                 if current.terminal:
                     return
-        await anyio.sleep(rooms.looks.pace_s(LOOK_EVERY_S))
+        await follower.rest(rooms.looks.pace_s(LOOK_EVERY_S))
         if await request.is_disconnected():
             return
         if time.monotonic() - written_at_s >= PING_S:

@@ -1,7 +1,8 @@
 """One look at the database for all who wait for jobs to change: streams of events and ``Prefer: wait``.
 
 Hundreds of clients may wait at once. Each would ask the database ten times a second for one number; together they ask
-for all numbers in one statement, less often the more they are, and there is an end to how many may wait.
+for all numbers in one statement, less often the more they are, and there is an end to how many may wait. Who is told
+that a job has ended wakes those who wait for it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import anyio
 from starlette.concurrency import run_in_threadpool
 
 from services.api.auth import ANONYMOUS
@@ -40,6 +42,28 @@ class Looks:
         self._revisions: dict[str, int | None] = {}
         self._number = 0
         self._is_looking = False
+        self._bells: dict[str, anyio.Event] = {}
+        self._is_told = False
+
+    @property
+    def is_told(self) -> bool:
+        """Whether ``wake`` is called when a job ends, so that there is little to look for before."""
+        return self._is_told
+
+    def set_told(self, is_told: bool) -> None:
+        """Say whether ``wake`` is called from now on."""
+        self._is_told = is_told
+
+    def wake(self, job_id: str) -> None:
+        """Wake everybody who waits for this job."""
+        bell = self._bells.get(job_id)
+        if bell is not None:
+            self._bells[job_id] = anyio.Event()
+            bell.set()
+
+    def bell(self, job_id: str) -> anyio.Event:
+        """Return what the next ``wake`` for a followed job sets."""
+        return self._bells[job_id]
 
     def check_place(self, owner: str) -> None:
         """Make sure that one more may wait.
@@ -63,13 +87,14 @@ class Looks:
         self._owners[owner] += 1
         self._followed[job_id] += 1
         self._revisions.setdefault(job_id, record.revision)
+        self._bells.setdefault(job_id, anyio.Event())
         try:
             yield Follower(self, job_id)
         finally:
             self._owners -= Counter([owner])  # a count of nought is dropped
             self._followed -= Counter([job_id])
             if job_id not in self._followed:
-                del self._revisions[job_id]
+                del self._revisions[job_id], self._bells[job_id]
 
     def pace_s(self, pace_s: float) -> float:
         """Return how long to sleep between two looks, given how long one who is alone would."""
@@ -102,8 +127,16 @@ class Follower:
         self._looks = looks
         self._job_id = job_id
         self._seen_number = 0
+        self._bell = looks.bell(job_id)
+
+    async def rest(self, pause_s: float) -> bool:
+        """Sleep until somebody wakes those who wait for this job, or for so long; return whether somebody did."""
+        with anyio.move_on_after(pause_s):
+            await self._bell.wait()
+        return self._bell.is_set()
 
     async def revision(self) -> int | None:
         """Return the job's revision, or None when it is gone. Raises: TemporaryError("not-ready")."""
+        self._bell = self._looks.bell(self._job_id)  # before the look: what happens during it is rung for the next rest
         revision, self._seen_number = await self._looks.revision(self._job_id, self._seen_number)
         return revision

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 
-import anyio
 import structlog
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -18,8 +17,11 @@ from services.jobs.contract import JobRecord
 _log = structlog.get_logger(__name__)
 
 MAX_WAIT_S = 60
-# The longer it has lasted, the less a look more or less matters: an end is seen late by a hundredth of the wait.
-LOOK_SHARE = 0.01
+# Where ends are told, a look is for a word that was lost.
+TOLD_LOOK_S = 0.5
+# Where they are not: the longer it has lasted, the less a look more or less matters, and an end is seen late by a
+# fiftieth of the wait.
+LOOK_SHARE = 0.02
 SHORTEST_LOOK_S = 0.01
 LONGEST_LOOK_S = 0.1
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE)
@@ -31,9 +33,9 @@ def read_wait_s(prefer: list[str]) -> int | None:
     return None if found is None else min(MAX_WAIT_S, int(found[1]))
 
 
-def choose_pause_s(waited_s: float) -> float:
-    """Return how long to sleep before the next look."""
-    return min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, LOOK_SHARE * waited_s))
+def choose_pause_s(waited_s: float, *, is_told: bool) -> float:
+    """Return how long to sleep before the next look, by who is told of ends and by who is not."""
+    return TOLD_LOOK_S if is_told else min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, LOOK_SHARE * waited_s))
 
 
 async def wait_as_asked(
@@ -62,10 +64,13 @@ async def _wait_for_end(
     """Return the job once it has ended, or as it stands after ``wait_s`` seconds or when the client has gone."""
     began_s = time.monotonic()
     deadline_s = began_s + wait_s
+    woken = False
     while not record.terminal and time.monotonic() < deadline_s:
         # Slept in steps so that the end is seen soon; the look itself reads one number.
         now_s = time.monotonic()
-        await anyio.sleep(min(rooms.looks.pace_s(choose_pause_s(now_s - began_s)), max(0.0, deadline_s - now_s)))
+        # Who was woken and finds nothing has read what was looked up before, and looks again soon.
+        pause_s = rooms.looks.pace_s(choose_pause_s(now_s - began_s, is_told=rooms.looks.is_told and not woken))
+        woken = await follower.rest(min(pause_s, max(0.0, deadline_s - now_s))) or woken
         if await request.is_disconnected():
             break
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,9 +12,12 @@ import anyio
 import pytest
 from fastapi.testclient import TestClient
 
+from services.api import waiting
 from services.api.auth import ANONYMOUS
 from services.api.looks import CALM_FOLLOWERS, Looks
 from services.api.resources import Resources
+from services.api.waiting import choose_pause_s
+from services.ends import EndSpeaker
 from services.errors import TemporaryError
 from services.jobs.contract import JobRecord
 from tests.services.api.conftest import claim, expect_problem, finish, post_sampled
@@ -85,6 +89,58 @@ def test_who_comes_amid_a_look_waits_for_the_next_one() -> None:
             assert database.asked == [["a"], ["a", "b"]]
 
     anyio.run(main)
+
+
+def test_a_word_wakes_those_who_wait_for_its_job() -> None:
+    looks = make_looks(Database(a=1, b=1))
+    woken: list[str] = []
+
+    async def wait(name: str) -> None:
+        with looks.follow(make_record(name)) as follower:
+            assert await follower.rest(60.0)
+            woken.append(name)
+
+    async def main() -> None:
+        looks.wake("a")  # nobody is there
+        async with anyio.create_task_group() as tasks:
+            for name in "aab":
+                tasks.start_soon(wait, name)
+            await anyio.wait_all_tasks_blocked()
+            looks.wake("a")
+            await anyio.wait_all_tasks_blocked()
+            assert woken == ["a", "a"]
+            looks.wake("b")
+        with looks.follow(make_record("a")) as follower:
+            assert not await follower.rest(0.01), "an earlier word is not for those who come later"
+        assert not looks._bells
+
+    anyio.run(main)
+
+
+def test_a_word_amid_a_look_is_heard() -> None:
+    database = Database(a=1)
+    looks = make_looks(database)
+
+    async def main() -> None:
+        with looks.follow(make_record("a")) as follower:
+            database.answering.clear()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(follower.revision)
+                while not database.asked:
+                    await anyio.sleep(0.005)
+                looks.wake("a")  # what the look has read may be older
+                database.answering.set()
+            assert await follower.rest(60.0)
+            await follower.revision()
+            assert not await follower.rest(0.01)
+
+    anyio.run(main)
+
+
+def test_who_is_told_looks_twice_a_second() -> None:
+    assert choose_pause_s(0.0, is_told=True) == choose_pause_s(50.0, is_told=True) == 0.5
+    assert choose_pause_s(0.0, is_told=False) == 0.01
+    assert choose_pause_s(50.0, is_told=False) == 0.1
 
 
 def test_a_job_that_is_gone() -> None:
@@ -177,3 +233,37 @@ def test_a_wait_outlives_a_pause_of_the_database(
     response = post_sampled(client, headers={"Prefer": "wait=60"})
     assert response.status_code == 201, response.text
     assert len(looks) >= 3
+
+
+def test_a_wait_ends_with_the_word_and_without_a_look_before(
+    client: TestClient, rooms: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    ask, speaker = rooms.store.revisions, EndSpeaker(rooms.settings.redis_url)
+
+    def count(job_ids: Sequence[str]) -> Mapping[str, int]:
+        looks.append(1)
+        return ask(job_ids)
+
+    monkeypatch.setattr(rooms.looks, "_ask", count)
+    monkeypatch.setattr(waiting, "TOLD_LOOK_S", 300.0)
+    until_s = time.monotonic() + 60
+    while not rooms.looks.is_told and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert rooms.looks.is_told
+
+    def end() -> None:
+        while not rooms.looks._followed:
+            time.sleep(0.01)
+        job_id = next(iter(rooms.looks._followed))
+        speaker.tell("anm_other")
+        finish(rooms, claim(rooms))
+        speaker.tell(job_id)
+
+    worker = threading.Thread(target=end)
+    worker.start()
+    response = post_sampled(client, headers={"Prefer": "wait=60"})
+    worker.join()
+    speaker.close()
+    assert response.status_code == 201, response.text
+    assert 1 <= len(looks) <= 2
