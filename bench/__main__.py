@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("--skip-install", action="store_true", help="do not make a fresh environment for its size")
     parser.add_argument("--out", type=Path, default=Path("out/bench.json"), help="default: %(default)s")
     parser.add_argument(
-        "--document", action="store_true", help="also put each part's table into docs/benchmarks.md (for committed figures)"
+        "--document",
+        action="store_true",
+        help="also put the tables into docs/benchmarks.md (for committed figures)",
     )
     arguments = parser.parse_args()
     wanted = set(arguments.only or PARTS) - ({"install"} if arguments.skip_install else set())

@@ -1,9 +1,11 @@
-"""What the figures were measured on: processor, memory, versions and how busy the machine was."""
+"""What the figures are measured on: processor, memory, versions and how busy the machine was; and one core of it."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,6 +21,17 @@ def describe_machine() -> dict[str, str]:
         "packages": packages,
         "load before the run": f"{os.getloadavg()[0]:.1f} (1-minute average; 0 is an idle machine)",
     }
+
+
+@contextmanager
+def held_to_one_core() -> Iterator[None]:
+    """Hold this process, and all that it starts meanwhile, to one core."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def _version(name: str) -> str | None:

@@ -8,7 +8,6 @@ they don't change the time. Noise has a strength, as in trained networks; withou
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from bench.eager import draw_as_published, draw_tightened
+from bench.machine import held_to_one_core
 from bench.report import Figure
 from model.runtime import ncnn_engine, open_vino
 from model.runtime.source import GraphSource
@@ -46,15 +46,11 @@ PEAK_SIDE = 2048
 
 def measure_synthesis() -> list[Figure]:
     """Return frames a second at 256 and 1024 px in fp32, and in bf16 where OpenVINO is installed."""
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
-    try:
+    with held_to_one_core():
         peak = measure_peak()
         figures = [Figure("matrix-product peak of one core, fp32", peak, "GMAC/s")]
         for size_px in SIZES_PX:
             figures += _measure_size(size_px, peak)
-    finally:
-        os.sched_setaffinity(0, cores)
     for name, module in (("bf16 (OpenVINO", open_vino), ("ncnn (it", ncnn_engine)):
         if not module.is_installed():
             sys.stderr.write(f"NOT MEASURED: {name} is not installed; `make bench` brings it)\n")
