@@ -131,9 +131,12 @@ class Follower:
 
     async def rest(self, pause_s: float) -> bool:
         """Sleep until somebody wakes those who wait for this job, or for so long; return whether somebody did."""
+        bell = self._bell
         with anyio.move_on_after(pause_s):
-            await self._bell.wait()
-        return self._bell.is_set()
+            await bell.wait()
+        if bell.is_set():
+            self._bell = self._looks.bell(self._job_id)  # each ring ends one rest, whatever comes of it
+        return bell.is_set()
 
     async def revision(self) -> int | None:
         """Return the job's revision, or None when it is gone. Raises: TemporaryError("not-ready")."""

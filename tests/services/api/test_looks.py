@@ -112,6 +112,9 @@ def test_a_word_wakes_those_who_wait_for_its_job() -> None:
             looks.wake("b")
         with looks.follow(make_record("a")) as follower:
             assert not await follower.rest(0.01), "an earlier word is not for those who come later"
+            looks.wake("a")
+            assert await follower.rest(60.0)
+            assert not await follower.rest(0.01), "nor does one end two rests, were there no look between them"
         assert not looks._bells
 
     anyio.run(main)
