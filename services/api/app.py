@@ -25,6 +25,7 @@ from services.api.bodies import BodyCap, BodyRoom
 from services.api.boundary import Boundary
 from services.api.desk import make_desk
 from services.api.disk_room import DiskRoom
+from services.api.ear import EndListener
 from services.api.forms import install_description
 from services.api.limits import PostLimiter
 from services.api.looks import Looks
@@ -36,7 +37,6 @@ from services.api.resources import Resources
 from services.api.schemas import describe_job
 from services.api.site import install_site
 from services.api.sources import SourceFetcher
-from services.ends import EndListener
 from services.errors import TemporaryError
 from services.faces import FaceFinder
 from services.jobs.dispatch import Dispatcher

@@ -15,7 +15,9 @@ import redis
 from structlog.testing import capture_logs
 
 from services import ends
-from services.ends import CHANNEL, EndListener, EndSpeaker
+from services.api import ear as ear_room
+from services.api.ear import EndListener
+from services.ends import CHANNEL, EndSpeaker
 from tests.servers import QueueServer, free_port
 
 
@@ -123,12 +125,12 @@ def test_a_server_that_was_killed_is_heard_again(own_queue_server: QueueServer) 
 def test_a_frozen_server_is_not_taken_for_a_quiet_one(
     own_queue_server: QueueServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ends, "SILENCE_S", 1.0)
+    monkeypatch.setattr(ear_room, "SILENCE_S", 1.0)
 
     async def main() -> None:
         async with listening(own_queue_server.url) as ear:
             await until(lambda: ear.hears)
-            await anyio.sleep(2.5 * ends.SILENCE_S)
+            await anyio.sleep(2.5 * ear_room.SILENCE_S)
             assert ear.states == [True], "a quiet one is asked and answers"
             os.kill(own_queue_server.pid, signal.SIGSTOP)
             try:
