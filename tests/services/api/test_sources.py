@@ -52,7 +52,8 @@ def test_one_owner_leaves_places_to_others() -> None:
             await until(lambda: len(outbound.begun) == 3)
             tasks.start_soon(fetch, "c", 0)
             await anyio.sleep(0.05)
-            assert outbound.begun == ["a0", "a1", "b0"]
+            # Two that begin at once do so on two threads, in either order.
+            assert (sorted(outbound.begun[:2]), outbound.begun[2:]) == (["a0", "a1"], ["b0"])
             outbound.go.set()
         assert not fetcher._owners  # nothing is kept of owners who are done
 
