@@ -5,12 +5,14 @@ Publishing runs on one background thread behind a bounded queue. This room knows
 
 from __future__ import annotations
 
-import queue
+import math
 import threading
 import time
 from typing import Protocol
 
 import structlog
+
+from services.background import BackgroundQueue
 
 TASK_LOOK = "animato.look"
 # A worker that has time takes a hint at once, so what lies unread is for those that will have it: whoever reads it sees
@@ -48,10 +50,9 @@ class Dispatcher:
 
     def __init__(self, hints: Hints) -> None:
         self._hints = hints
-        self._pending: queue.Queue[str | None] = queue.Queue(maxsize=_PENDING)
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
-        self._closed = False
+        # A full queue loses nothing: as many looks as are ahead will find the job too.
+        self._pending = BackgroundQueue("dispatcher", _PENDING, self._publish, hints.close)
+        self._paced_s = -math.inf
         self.dropped = 0  # in all
         self._untold = 0  # of these, since the log last told of them
         self._counting = threading.Lock()
@@ -59,50 +60,24 @@ class Dispatcher:
 
     def hint(self, job_id: str) -> None:
         """Tell the workers that this job is due. Never raises, never waits."""
-        if self._closed:
-            return
-        self._start()
-        try:
-            self._pending.put_nowait(job_id)
-        except queue.Full:
-            return  # as many looks as are ahead will find this job too
+        self._pending.put(job_id)
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Publish what is pending, within ``timeout_s``, and stop."""
-        self._closed = True
-        thread = self._thread
-        if thread is None:
-            return
-        deadline_s = time.monotonic() + timeout_s
+        self._pending.close(timeout_s)
+
+    def _publish(self, job_id: str) -> None:
+        now_s = time.monotonic()
+        self._paced_s = max(self._paced_s + _EVERY_S, now_s - _BURST * _EVERY_S)
+        self._pace(self._paced_s - now_s)
         try:
-            self._pending.put(None, timeout=timeout_s)
-        except queue.Full:
-            return  # a daemon thread: it ends with the process
-        thread.join(max(0.0, deadline_s - time.monotonic()))
-
-    def _start(self) -> None:
-        if self._thread is not None:
-            return
-        with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._publish, name="dispatcher", daemon=True)
-                self._thread.start()
-
-    def _publish(self) -> None:
-        paced_s = time.monotonic() - _BURST * _EVERY_S
-        while (job_id := self._pending.get()) is not None:
-            now_s = time.monotonic()
-            paced_s = max(paced_s + _EVERY_S, now_s - _BURST * _EVERY_S)
-            self._pace(paced_s - now_s)
-            try:
-                if self._hints.count_unread() < ENOUGH_UNREAD:
-                    self._hints.publish(job_id)
-            except Exception as error:  # noqa: BLE001 - kombu, redis and sockets fail in dozens of ways; none matters
-                self._count_drop(type(error).__name__)
-        self._hints.close()
+            if self._hints.count_unread() < ENOUGH_UNREAD:
+                self._hints.publish(job_id)
+        except Exception as error:  # noqa: BLE001 - kombu, redis and sockets fail in dozens of ways; none matters
+            self._count_drop(type(error).__name__)
 
     def _pace(self, pause_s: float) -> None:
-        if pause_s > 0 and not self._closed:  # what is left at the end goes at once
+        if pause_s > 0 and not self._pending.closed:  # what is left at the end goes at once
             time.sleep(pause_s)
 
     def _count_drop(self, reason: str) -> None:

@@ -84,7 +84,7 @@ def test_hints_do_not_pile_up_unread(hints: HintQueue, own_queue_server: QueueSe
     dispatcher = Dispatcher(hints)
     for number in range(3 * ENOUGH_UNREAD):
         dispatcher.hint(f"anm_{number}")
-    assert _eventually(dispatcher._pending.empty)
+    assert _eventually(lambda: not dispatcher._pending.left)
     dispatcher.close(timeout_s=150)
     assert hints.count_unread() == client.llen(QUEUE) == ENOUGH_UNREAD
     client.close()
@@ -134,7 +134,7 @@ def test_hint_never_waits_for_a_frozen_server(hints: HintQueue, own_queue_server
             dispatcher.hint(f"anm_{number}")
         assert threading.active_count() <= before + 1
         dispatcher.close(timeout_s=1)
-        assert dispatcher._pending.full(), "closing did not wait for hints that go nowhere"
+        assert dispatcher._pending.left, "closing did not wait for hints that go nowhere"
         dispatcher.hint("anm_after")
     finally:
         os.kill(own_queue_server.pid, signal.SIGCONT)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from services.api import waiting
 from services.api.auth import ANONYMOUS
-from services.api.looks import CALM_FOLLOWERS, Looks
+from services.api.looks import CALM_FOLLOWERS, Follower, Looks
 from services.api.resources import Resources
 from services.api.waiting import choose_pause_s
 from services.ends import EndSpeaker
@@ -49,6 +49,17 @@ def make_looks(database: Database, places: int = 100, places_of_one: int = 100) 
     return Looks(database.ask, places, places_of_one)
 
 
+@asynccontextmanager
+async def amid_a_look(database: Database, follower: Follower) -> AsyncIterator[None]:
+    """While the database does not answer a follower's look."""
+    database.answering.clear()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(follower.revision)
+        while not database.asked:
+            await anyio.sleep(0.005)
+        yield
+
+
 def test_one_look_serves_all() -> None:
     database = Database(a=1, b=1)
     looks = make_looks(database)
@@ -74,11 +85,7 @@ def test_who_comes_amid_a_look_waits_for_the_next_one() -> None:
 
     async def main() -> None:
         with looks.follow(make_record("a")) as first:
-            database.answering.clear()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(first.revision)
-                while not database.asked:
-                    await anyio.sleep(0.005)
+            async with amid_a_look(database, first):
                 with looks.follow(make_record("b", revision=3)) as second:
                     assert await second.revision() == 3  # what it came with: nobody has asked for it yet
                     database.answering.set()
@@ -126,11 +133,7 @@ def test_a_word_amid_a_look_is_heard() -> None:
 
     async def main() -> None:
         with looks.follow(make_record("a")) as follower:
-            database.answering.clear()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(follower.revision)
-                while not database.asked:
-                    await anyio.sleep(0.005)
+            async with amid_a_look(database, follower):
                 looks.wake("a")  # what the look has read may be older
                 database.answering.set()
             assert await follower.rest(60.0)
