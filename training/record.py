@@ -48,9 +48,13 @@ def find_seeds(numbers: Mapping[str, Any], path: str = "") -> Iterator[tuple[str
 
 
 def describe_device(device: torch.device) -> str:
-    """Name a device: the GPU's model, or the CPU's kind and PyTorch's threads."""
+    """Name a device: CUDA's with the model, the CPU's with its kind and PyTorch's threads, another one as it is
+    called.
+    """
     if device.type == "cuda":
         return f"{device} {torch.cuda.get_device_name(device)}"
+    if device.type != "cpu":
+        return str(device)
     return f"cpu {platform.machine()}, {torch.get_num_threads()} thread(s)"
 
 

@@ -93,7 +93,7 @@ class MappingGraph(nn.Module):
     @staticmethod
     def _replace(chosen: Tensor, options: Sequence[str], where: Tensor, old: str | None, new: str) -> Tensor:
         """Choose `new` instead of `old` (or of anything) in the rows of `where` [N,1]."""
-        target = torch.zeros(len(options))
+        target = torch.zeros(len(options), device=chosen.device)
         target[options.index(new)] = 1.0
         if old is not None:
             where = where & (chosen[:, options.index(old)][:, None] > 0.5)

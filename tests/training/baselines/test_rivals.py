@@ -38,8 +38,11 @@ def write_checkpoint(folder: Path, **parts: torch.nn.Module) -> None:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """The run folder of a recipe whose parts have learnt nothing."""
-    folder = tmp_path_factory.mktemp("base") / "smoke"
+    return write_base(tmp_path_factory.mktemp("base") / "smoke")
+
+
+def write_base(folder: Path) -> Run:
+    """Write the run folder of a recipe whose parts have learnt nothing."""
     torch.manual_seed(2)
     generator = build_generator(SMOKE.generator)
     trunk, head = build_trunk(SMOKE.encoder), build_factor_head(SMOKE.encoder)

@@ -37,13 +37,16 @@ def faces(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def text(tmp_path_factory) -> Path:
-    """A text tower as the language stage leaves it, with random weights: what it means does not matter here."""
+    return save_small_text(tmp_path_factory.mktemp("text"))
+
+
+def save_small_text(folder: Path) -> Path:
+    """Save a text tower as the language stage does, with random weights: what it means does not matter here."""
     torch.manual_seed(3)
     tokens = select_tokens(collect_tokens(["The person is smiling and smiling.", "closing eyes angry surprised"] * 2))
     tokenizer = build_tokenizer(tokens)
     tower = TextTower(count_rows(tokenizer), table_dim=16, width=24, layers=1, inner=24, embed_dim=16).eval()
     tower.snap_table()
-    folder = tmp_path_factory.mktemp("text")
     save_text_tower(tower, tokenizer, folder)
     return folder
 
