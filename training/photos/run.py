@@ -88,6 +88,12 @@ class PhotoRun:
             return
         train_gan(recipe, self.pictures(), self.folder, device=self.device, features=self.features, report=self.report)
 
+    @property
+    def wants_teacher(self) -> bool:
+        """Say whether there is a language stage to do and it learns from the sentence encoder."""
+        done = all((self.folder / "text" / name).exists() for name in TEXT_FILES)
+        return not (done or self.clip or self.text) and self.recipe.language == "full"
+
     def language(self) -> None:
         """Train the text tower, or take over one that is finished."""
         from training import language, lessons
