@@ -14,6 +14,7 @@ from training.evaluator import measure
 from training.metrics.flow import Flow, measure_flow_magnitude, measure_flow_tremble
 from training.metrics.identity import measure_acd, measure_identity
 from training.metrics.language import measure_language
+from training.metrics.points import measure_points
 from training.metrics.video import compare_stages, measure_adjacent, ms_ssim, to_pictures
 from training.paper.towers import Towers
 
@@ -99,6 +100,21 @@ FIGURES = (
         "the same everywhere else: hair, clothes, background and what nobody asked for",
     ),
     Figure(
+        "followed",
+        "followed points, px",
+        "",
+        ("followed",),
+        "mean way from frame to frame of the points that can be followed, px a frame; unlike the dense flow it does "
+        "not take recolouring for motion",
+    ),
+    Figure(
+        "followed_asked",
+        "followed where asked, px",
+        "",
+        ("followed_asked",),
+        "the same, only of points where the true render changes",
+    ),
+    Figure(
         "jitter",
         "flow jitter",
         "less",
@@ -169,7 +185,7 @@ def measure_video(
     outside, asked = measure.measure_change(shown, 1, judged.expression)
     pictures = to_pictures(np.concatenate([still, frames[judged.frame : judged.frame + 1]]))
     score, direction = measure_language(towers, pictures[0], pictures[1:], sentence)
-    maps = reading.stages
+    maps, points = reading.stages, measure_points(frames, asked_places)
     return {
         "progress": float(judged.path[judged.frame]),
         "outside": outside,
@@ -181,6 +197,8 @@ def measure_video(
         "flow": measure_flow_magnitude(flow),
         "flow_asked": measure_flow_magnitude(flow[:, asked_places]) if asked_places.any() else 0.0,
         "flow_elsewhere": measure_flow_magnitude(flow[:, ~asked_places]) if not asked_places.all() else 0.0,
+        "followed": points.everywhere,
+        "followed_asked": points.where_asked,
         "tremble": measure_flow_tremble(flow),
         "acd": measure_acd(reading.identity),
         "ms_ssim": measure_adjacent(to_pictures(frames), ms_ssim),

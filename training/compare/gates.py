@@ -65,6 +65,8 @@ RULES = (
     Rule("reading_direction", INTERPOLATION, "above", extra=True),
     Rule("reading_direction", MOCOGAN, "above", extra=True),
     Rule("flow_asked", INTERPOLATION, "times", extra=True),
+    Rule("followed", INTERPOLATION, "times", extra=True),
+    Rule("followed_asked", INTERPOLATION, "times", extra=True),
 )
 
 
