@@ -1,7 +1,12 @@
-"""Where training goes when it does not stay on the CPU."""
+"""Where training goes when it does not stay on the CPU: `ELSEWHERE=pretend|cuda pytest tests/training/elsewhere`.
+
+In a process of its own (tests/training/test_elsewhere.py starts it): torch's autograd engine counts its devices once,
+with the first gradient, and what else runs in the process would see the device that only pretends.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,17 +14,18 @@ import torch
 
 from tests.training.elsewhere import pretend_device
 
+WHERE = os.environ.get("ELSEWHERE", "")
+collect_ignore_glob = [] if WHERE else ["test_*.py"]
 
-@pytest.fixture(params=["pretend", "cuda"])
-def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """A device that pretends, and a GPU where there is one."""
-    if request.param == "pretend":
+
+@pytest.fixture
+def device() -> Iterator[torch.device]:
+    """A device that pretends, or a GPU."""
+    if WHERE == "pretend":
         with pretend_device.device() as where:
             yield where
-    elif torch.cuda.is_available():
-        yield torch.device("cuda", 0)
     else:
-        pytest.skip("no GPU: training on CUDA was NOT tried")
+        yield torch.device(WHERE, 0)
 
 
 @pytest.fixture
