@@ -88,6 +88,15 @@ def spoil(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     return pictures.clamp(-1, 1)
 
 
+def measure_error(read: Factors, truth: Tensor) -> Tensor:
+    """Give the error of the continuous factors; a hue of 1 is the hue of −1, so hues are measured around the circle.
+
+    Shapes: truth [N,Z_DIM] → [N,NUM_CONTINUOUS].
+    """
+    error = read.continuous.float() - truth[:, :NUM_CONTINUOUS]
+    return torch.where(HUES.to(truth.device), torch.remainder(error + 1, 2) - 1, error)
+
+
 def factor_loss(read: Factors, truth: Tensor) -> Tensor:
     """Give a rounded L1 of the continuous factors (expressions count double) and cross-entropy of the options.
 
@@ -95,9 +104,7 @@ def factor_loss(read: Factors, truth: Tensor) -> Tensor:
     """
     weights = torch.ones(NUM_CONTINUOUS, device=truth.device)
     weights[:NUM_EXPRESSION] = 2.0
-    error = read.continuous.float() - truth[:, :NUM_CONTINUOUS]
-    # a hue of 1 is the hue of −1: measure around the circle
-    error = torch.where(HUES.to(truth.device), torch.remainder(error + 1, 2) - 1, error)
+    error = measure_error(read, truth)
     loss = (F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1, reduction="none") * weights).mean()
     for category in CATEGORIES:
         where = CATEGORY_SLICES[category.name]
@@ -108,7 +115,7 @@ def factor_loss(read: Factors, truth: Tensor) -> Tensor:
 
 def judge_factors(read: Factors, truth: Tensor) -> dict[str, float]:
     """Give R² of expression and identity factors and the accuracy of options on held-out pictures."""
-    error = (read.continuous - truth[:, :NUM_CONTINUOUS]).square().mean(0)
+    error = measure_error(read, truth).square().mean(0)
     explained = 1 - error / truth[:, :NUM_CONTINUOUS].var(0)
     right = []
     for category in CATEGORIES:
