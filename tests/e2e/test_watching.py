@@ -148,7 +148,7 @@ def run(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         store = JobStore.from_settings(settings)
         stack.callback(store.close)
         key, _ = store.create_key("watcher", scopes=list(Scope))
-        canaries["key"] = key.rsplit("_", 1)[1][:20]
+        canaries["key"] = key.split("_", 2)[2][:20]
         seen = Run(collector, receiver, {}, canaries)
         live(Client(url, key, canaries), seen, settings)
         # What the launcher ends here, it ends with SIGTERM: the last spans and lines come on the way out.
