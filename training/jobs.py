@@ -16,6 +16,7 @@ from training.adversarial.pictures import Fit, describe_set, require_enough
 from training.adversarial.run import train_gan
 from training.adversarial.stage import check_recipe
 from training.baselines.runs import RIVALS, AnyRecipe, Comparison
+from training.checkpoints import minilm
 from training.checkpoints.clip_files import read_clip
 from training.choices import Choices, Job, count_processes, is_main_process, say_command
 from training.convert.training import CheckpointJob
@@ -81,11 +82,13 @@ def _describe_renders(recipe: Any) -> dict[str, Any]:
     return {"path": f"renderer: {recipe.domain}", "fingerprint": repr(marks), "pictures": renders.count}
 
 
+def _wants_teacher(run: Run | PhotoRun, stage: str) -> bool:
+    return stage in ("all", "language") and run.wants_teacher
+
+
 def _tell_teacher(run: Run | PhotoRun, stage: str) -> list[str]:
     """Say that the text tower's teacher is wanted and not there."""
-    from training.checkpoints.minilm import MISSING, find_folder
-
-    return [MISSING] if stage in ("all", "language") and run.wants_teacher and find_folder() is None else []
+    return [minilm.MISSING] if _wants_teacher(run, stage) and minilm.find_folder() is None else []
 
 
 def _require_teacher(run: Run | PhotoRun, stage: str) -> None:
@@ -93,8 +96,8 @@ def _require_teacher(run: Run | PhotoRun, stage: str) -> None:
 
     Raises: DataError.
     """
-    for sentence in _tell_teacher(run, stage):
-        raise DataError(sentence)
+    if _wants_teacher(run, stage):
+        minilm.require_folder()
 
 
 def _speak_values(act: Callable[[], object]) -> None:

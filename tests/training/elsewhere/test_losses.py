@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training.golden_losses.data import ENCODER, make_pool, small_generator
-from tests.training.golden_losses.loops import in_float32
+from tests.training.golden_losses.loops import in_float32, take_steps
 from training.encoder import FactorStage, Inversion, InversionStage, build_factor_head, build_trunk
 from training.generator import GeneratorStage, build_generator
 from training.recipes import InversionRecipe
@@ -36,22 +36,9 @@ def build_inversion_stage(device: torch.device) -> Any:
     return InversionStage(recipe, Inversion(trunk, head, generator), pool, pool, 128, device)
 
 
-def take_steps(stage: Any) -> list[float]:
-    losses = []
-    for step in range(STEPS):
-        loss, _ = stage.loss(step)
-        for optimizer in stage.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        for optimizer in stage.optimizers:
-            optimizer.step()
-        losses.append(float(loss.detach()))
-    return losses
-
-
 @pytest.mark.parametrize("build", [build_generator_stage, build_encoder_stage, build_inversion_stage])
 def test_losses_are_the_cpus(device: torch.device, build: Callable[[torch.device], Any]) -> None:
     with in_float32():
-        here, there = take_steps(build(CPU)), take_steps(build(device))
+        here, there = ([record["loss"] for record in take_steps(build(where), STEPS)] for where in (CPU, device))
     assert there == pytest.approx(here, rel=0.01)  # a GPU's float32 products are rounded to TF32
     assert len({round(loss, 4) for loss in here}) > 1

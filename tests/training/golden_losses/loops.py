@@ -58,10 +58,10 @@ FUNCTIONS: dict[str, Callable[[], None]] = {
 LOOPS = (*STAGES, *FUNCTIONS)
 
 
-def take_steps(stage: Any) -> Records:
+def take_steps(stage: Any, steps: int = STEPS) -> Records:
     """Do what training.loop does, without its folder."""
     records = []
-    for step in range(STEPS):
+    for step in range(steps):
         if isinstance(stage, SteppedStage):
             records.append(stage.advance(step))
             continue
