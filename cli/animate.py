@@ -67,6 +67,7 @@ def animate(
     intensity: Annotated[
         float, typer.Option(min=0.0, max=2.0, help="0 keeps still, 1 as trained, 2 exaggerates.")
     ] = 1.0,
+    sway: Annotated[bool, typer.Option(help="Let the head sway a little, or keep it still.")] = True,
     seed: Annotated[
         int | None, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same film (default: random).")
     ] = None,
@@ -112,7 +113,7 @@ def animate(
             face = animator.invert(view.cut(animator.manifest.input_resolution))
             whole = view.whole(None) if compose is Compose.PASTE_BACK else None
         progress.update(task, description="Planning the motion")
-        motion = animator.move(face, prompt, frames=count, seed=seed, intensity=intensity)
+        motion = animator.move(face, prompt, frames=count, seed=seed, intensity=intensity, sway=sway)
         progress.update(task, description="Drawing")
 
         def tell(done: int) -> None:

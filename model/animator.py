@@ -139,6 +139,7 @@ class Animator:
         seed: int,
         intensity: float = 1.0,
         easing: Easing = "smooth",
+        sway: bool = True,
     ) -> Motion:
         """Return how this face does what the sentence says.
 
@@ -149,13 +150,14 @@ class Animator:
             seed: the same seed, bundle and input give the same frames.
             intensity: 0 (still) to 2 (exaggerated).
             easing: "smooth" starts and ends softly; "linear" goes at one speed.
+            sway: False keeps the head still, where the bundle lets it sway.
 
         Raises:
             ModelError: prompt-empty, prompt-too-long, validation-failed.
         """
         embeds = [self._text.embed(sentence) for sentence in split_prompt(prompt)]
         return self._motion.generate(
-            embeds, face.image_embed, frames=frames, seed=seed, intensity=intensity, easing=easing
+            embeds, face.image_embed, frames=frames, seed=seed, intensity=intensity, easing=easing, sway=sway
         )
 
     def draw(self, face: Face, motion: Motion, batch_size: int = DEFAULT_BATCH_SIZE) -> Iterator[NDArray[np.uint8]]:
@@ -173,11 +175,12 @@ class Animator:
         seed: int,
         intensity: float = 1.0,
         easing: Easing = "smooth",
+        sway: bool = True,
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> Iterator[NDArray[np.uint8]]:
         """Compose invert, move and draw; arguments and errors are theirs."""
         face = self.invert(image)
-        return self.draw(face, self.move(face, prompt, frames, seed, intensity, easing), batch_size)
+        return self.draw(face, self.move(face, prompt, frames, seed, intensity, easing, sway), batch_size)
 
     def measure_identity(self, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float | None:
         """Return how much two pictures show the same person, or None where the bundle can't tell.

@@ -20,6 +20,7 @@ from model.sessions import Session, as_float32
 Easing = Literal["smooth", "linear"]
 
 _NOISE_STREAM = 1  # stream 0 of a seed belongs to sampled faces
+_SIDE = 0  # the number of the noise whose sign is the side that the head sways to first; 0: it keeps still
 _START_TOLERANCE = 1e-4
 
 
@@ -58,6 +59,7 @@ class MotionGenerator:
         seed: int,
         intensity: float = 1.0,
         easing: Easing = "smooth",
+        sway: bool = True,
     ) -> Motion:
         """Return the motion of one face through one sentence after another.
 
@@ -65,7 +67,7 @@ class MotionGenerator:
         i − 1 at the same pace, so ``delta_ws`` is continuous where two sentences meet. Frame 0 is the still face.
 
         Shapes: text_embeds each [embed_dim], image_embed [embed_dim].
-        Range: intensity in [0, 2]; 0 is a still face.
+        Range: intensity in [0, 2]; 0 is a still face. ``sway`` False keeps the head still.
 
         Raises:
             ModelError: validation-failed for arguments out of range; internal where the graph breaks its contract.
@@ -81,7 +83,10 @@ class MotionGenerator:
             mine = segment == index
             # The end of the motion is asked for too: it is what the next sentence starts from.
             grid = np.append(progress[mine], 1.0)
-            deltas, codes = self._run(text_embed, image_embed, grid, seed, index, intensity)
+            noise = draw_normal(seed, _NOISE_STREAM + index, self._h_dim)
+            if not sway:
+                noise[_SIDE] = 0.0
+            deltas, codes = self._run(text_embed, image_embed, grid, noise, intensity)
             if delta_ws is None or motion_codes is None:
                 delta_ws = np.zeros((frames, *deltas.shape[1:]), np.float32)
                 motion_codes = np.zeros((frames, *codes.shape[1:]), np.float32)
@@ -100,8 +105,7 @@ class MotionGenerator:
         text_embed: NDArray[np.float32],
         image_embed: NDArray[np.float32],
         wanted: NDArray[np.float64],
-        seed: int,
-        stream: int,
+        noise: NDArray[np.float32],
         intensity: float,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return delta_ws and motion_codes at the wanted progresses, read off a spline through the graph's steps.
@@ -113,7 +117,7 @@ class MotionGenerator:
         outputs = self._session.run(
             text_embed=as_float32(text_embed[None]),
             image_embed=as_float32(image_embed[None]),
-            noise=draw_normal(seed, _NOISE_STREAM + stream, self._h_dim)[None],
+            noise=noise[None],
             intensity=np.array([intensity], np.float32),
             progress=np.linspace(0.0, 1.0, self._steps + 1).astype(np.float32),
         )

@@ -1,6 +1,7 @@
 """The motion stage: sentence and face → delta_ws, taught by trajectories that the renderer's factors spell out.
 
-The teacher moves a face's factors towards the sentence's targets, smoothly in time. The network is held to these
+The teacher moves a face's factors towards the sentence's targets, smoothly in time, and lets the head sway a little
+meanwhile: a face whose head is screwed to the wall is not alive. The network is held to these
 changes of factors, |δ − δ*| ÷ |δ*|; its mapper turns them into Δ = mapping(factors + δ) − mapping(factors).
 No picture is drawn. The generator and both towers are frozen.
 """
@@ -20,7 +21,7 @@ from training.faces.parameters import EXPRESSION_FACTORS, FACTOR_MEANS, HALF_RAN
 from training.losses import relative_motion_loss
 from training.motion_pictures import PictureLosses, wants_pictures
 from training.networks.encoder import ImageTower
-from training.networks.motion import MotionNetwork, envelopes
+from training.networks.motion import MotionNetwork, envelopes, sway, toss
 from training.networks.stylegan2 import FactorMapping
 from training.optimizers import schedule
 from training.recipes import MotionRecipe
@@ -60,6 +61,15 @@ def tabulate_targets(captions: Sequence[Caption]) -> Targets:
     return Targets(*(torch.from_numpy(part) for part in (goals, moved, strengths, cyclic)))
 
 
+def tabulate_sways(recipe: MotionRecipe) -> Tensor:
+    """Give how far every factor sways.
+
+    Shapes: → [NUM_EXPRESSION] in half-ranges, zero but for the pose that the recipe names.
+    """
+    sizes = {"yaw": recipe.sway_yaw, "roll": recipe.sway_roll}
+    return torch.tensor([sizes.get(factor.name, 0.0) for factor in EXPRESSION_FACTORS])
+
+
 def amplitude(progress: Tensor, cyclic: Tensor) -> Tensor:
     """Give how far a motion has come: a smoothstep, or up, a moment at the top, and back for cyclic ones.
 
@@ -69,11 +79,16 @@ def amplitude(progress: Tensor, cyclic: Tensor) -> Tensor:
     return rise + (bump - rise) * cyclic[:, None]
 
 
-def move_factors(factors: Tensor, targets: Targets, intensity: Tensor, progress: Tensor) -> Tensor:
+def move_factors(
+    factors: Tensor, targets: Targets, intensity: Tensor, progress: Tensor, sways: Tensor | None = None
+) -> Tensor:
     """Give the teacher's factors at every frame.
 
-    Shapes: factors [N,Z_DIM], intensity [N], progress [N,T] → [N,T,Z_DIM]; only expression factors move, clipped to
-    their ranges.
+    `sways`: how far each factor goes to one side and to the other while the face moves; it is back at the end, and at
+    a wink's top. None: nothing sways. A sentence that asks for nothing sways nothing.
+
+    Shapes: factors [N,Z_DIM], intensity [N], progress [N,T], sways [N,NUM_EXPRESSION] in half-ranges → [N,T,Z_DIM];
+    only expression factors move, clipped to their ranges.
     """
     lows, highs = (bound[:NUM_EXPRESSION] for bound in factor_bounds())
     reach = amplitude(progress, targets.cyclic) * (targets.strengths * intensity[:, None])[:, None]  # [N,T,K]
@@ -82,16 +97,22 @@ def move_factors(factors: Tensor, targets: Targets, intensity: Tensor, progress:
     for k in range(MAX_TARGETS):
         step = (targets.goals[:, None, k] - state) * targets.moved[:, None, k] * reach[:, :, k, None]
         state = torch.maximum(torch.minimum(state + step, highs), lows)
+    if sways is not None:
+        asked = (targets.strengths.amax(1) * intensity).clamp(0, 1)
+        state = state + sway(progress)[:, :, None] * (asked[:, None] * sways)[:, None]
+        state = torch.maximum(torch.minimum(state, highs), lows)
     frames[..., :NUM_EXPRESSION] = state
     return frames
 
 
-def teach(factors: Tensor, targets: Targets, intensity: Tensor, progress: Tensor) -> Tensor:
+def teach(
+    factors: Tensor, targets: Targets, intensity: Tensor, progress: Tensor, sways: Tensor | None = None
+) -> Tensor:
     """Give the teacher's change of the factors that may move, δ*.
 
     Shapes: as `move_factors` → [N,T,NUM_EXPRESSION].
     """
-    frames = move_factors(factors, targets, intensity, progress)
+    frames = move_factors(factors, targets, intensity, progress, sways)
     return frames[..., :NUM_EXPRESSION] - factors[:, None, :NUM_EXPRESSION]
 
 
@@ -134,6 +155,7 @@ class MotionStage:
         captions = [sample_caption(rng) for _ in range(recipe.captions)]
         self.texts = embed_texts([caption.text for caption in captions])
         self.targets = tabulate_targets(captions)
+        self.sways = tabulate_sways(recipe)
         with torch.no_grad():
             self.faces = torch.cat([tower.project(part.features[200:]) for part in faces])
             self.factors = torch.cat([part.factors[200:] for part in faces])
@@ -164,11 +186,12 @@ class MotionStage:
         intensity = torch.where(torch.from_numpy(rng.random(batch) < 0.4), torch.ones(batch), intensity)
         progress = self._draw_progress(rng, batch)
         noise = torch.from_numpy(rng.standard_normal((batch, self.recipe.h_dim), dtype=np.float32))
-        teacher = teach(self.factors[rows], self.targets.take(chosen), intensity, progress)
+        side = toss(noise)
+        teacher = teach(self.factors[rows], self.targets.take(chosen), intensity, progress, side[:, None] * self.sways)
         network = self.network
         read = network.read(faces)
         codes = network.recur(texts, faces, noise, intensity, progress)
-        change = network.change(codes, faces, read.detach(), intensity, progress)
+        change = network.change(codes, faces, read.detach(), intensity, progress, side)
         follow = relative_motion_loss(change[:, :, None], teacher[:, :, None], self.floor)
         kept = (read - self.factors[rows]).square()
         kept = kept[:, :NUM_EXPRESSION].mean() + 0.3 * kept[:, NUM_EXPRESSION:].mean()
@@ -218,11 +241,12 @@ class MotionStage:
         progress = torch.linspace(0, 1, 17)[None].expand(count, -1)
         intensity = torch.ones(count)
         targets = self.targets.take(rows)
-        teacher = teach(self.held_factors, targets, intensity, progress)
+        side = torch.where(torch.arange(count) % 2 == 0, 1.0, -1.0)
+        teacher = teach(self.held_factors, targets, intensity, progress, side[:, None] * self.sways)
         network, faces = cast("MotionNetwork", ema["motion"]), self.held_faces
         noise = torch.zeros(count, self.recipe.h_dim)
         codes = network.recur(self.texts[rows], faces, noise, intensity, progress)
-        change = network.change(codes, faces, network.read(faces), intensity, progress)
+        change = network.change(codes, faces, network.read(faces), intensity, progress, side)
         error = (change - teacher).square().sum(2).mean(1)
         size = teacher.square().sum(2).mean(1)
         moving = targets.strengths.sum(1) > 0

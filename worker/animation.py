@@ -70,6 +70,7 @@ def make_video(animator: Animator, order: Order, emit: Emit, checkpoint: Checkpo
             seed=order.seed,
             intensity=options.intensity,
             easing=options.easing,
+            sway=options.sway,
         )
     checkpoint()
 

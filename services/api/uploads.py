@@ -33,6 +33,7 @@ MULTIPART_TYPE = "multipart/form-data"
 _OBJECT_FIELDS = frozenset({"output", "metadata", "face", "webhook"})
 _INTEGER_FIELDS = frozenset({"frames", "fps", "seed", "deadline_s", "ttl_s"})
 _NUMBER_FIELDS = frozenset({"intensity", "duration_s"})
+_BOOLEAN_FIELDS = frozenset({"sway"})
 _PLAIN_ALPHABET = bytes.maketrans(b"-_", b"+/")
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _HINT_FIELDS = "See errors: it names each field that is wrong."
@@ -202,7 +203,7 @@ def _looks_like_text(data: bytes) -> bool:
 
 
 def _parse_field(part: Part) -> Any:
-    """Read a flat field: every value is text, so numbers are recognised by the field's name."""
+    """Read a flat field: every value is text, so numbers and truths are recognised by the field's name."""
     if part.name in _OBJECT_FIELDS:
         return parse_object(part.data, part.name)
     text = decode_text(part.data, part.name)
@@ -212,6 +213,8 @@ def _parse_field(part: Part) -> Any:
         r"\s*[+-]?([0-9]{1,18}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?\s*", text
     ):
         return float(text)
+    if part.name in _BOOLEAN_FIELDS and text.strip().lower() in {"true", "false"}:
+        return text.strip().lower() == "true"
     return text
 
 

@@ -147,7 +147,13 @@ class AnimationOptions(BaseModel):
     fps: int = Field(DEFAULT_FPS, ge=1, le=60)
     loop: Literal["none", "pingpong"] = "none"
     easing: Literal["smooth", "linear"] = "smooth"
-    seed: int | None = Field(None, ge=0, le=2**32 - 1)
+    sway: bool = Field(
+        True,
+        description="Let the head sway a little while the face moves; false keeps it still.",
+    )
+    seed: int | None = Field(
+        None, ge=0, le=2**32 - 1, description="Another seed is another take; default: drawn at random."
+    )
     align: Literal["auto", "none"] = Field(
         "auto", description='"auto": find the face and cut it out upright; "none": take the centred square.'
     )

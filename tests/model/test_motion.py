@@ -153,6 +153,27 @@ def test_parts_of_a_sequence_have_noise_of_their_own(animator: Animator) -> None
     assert not np.array_equal(motion[16], motion[32])
 
 
+@pytest.mark.parametrize("sway", [True, False])
+def test_the_first_number_of_the_noise_is_0_only_where_the_head_keeps_still(sway: bool) -> None:
+    """The contract of `motion`: its sign is the side that the head sways to first."""
+    noises = []
+
+    class Listener:
+        provider = "cpu"
+
+        def run(self, **inputs: Any) -> dict[str, Any]:
+            noises.append(inputs["noise"][0])
+            rows = len(inputs["progress"])
+            return {"delta_ws": np.zeros((rows, 2, 3), np.float32), "motion_codes": np.zeros((rows, 4), np.float32)}
+
+    embed = np.ones(4, np.float32)
+    MotionGenerator(Listener(), h_dim=8).generate([embed, embed], embed, frames=9, seed=3, sway=sway)
+    drawn = [draw_normal(3, 1 + step, 8) for step in (0, 1)]
+    for noise, wanted in zip(noises, drawn, strict=True):
+        assert noise[0] == (wanted[0] if sway else 0)
+        assert np.array_equal(noise[1:], wanted[1:])
+
+
 def test_peak_of_a_motion_that_comes_back() -> None:
     class Wave:
         provider = "cpu"

@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,9 @@ from training.faces.captions import Caption
 from training.faces.expressions import apply_expression
 from training.faces.parameters import EXPRESSION_FACTORS, encode, sample_parameters
 from training.generator import build_generator
-from training.motion import amplitude, build_motion_network, move_factors, tabulate_targets, teach
-from training.networks.motion import PaperMotion, envelopes
-from training.recipes import SMOKE
+from training.motion import amplitude, build_motion_network, move_factors, tabulate_sways, tabulate_targets, teach
+from training.networks.motion import PaperMotion, envelopes, sway, toss
+from training.recipes import SMOKE, MotionRecipe
 
 NAMES = [factor.name for factor in EXPRESSION_FACTORS]
 
@@ -103,7 +105,8 @@ def test_the_same_seed_gives_the_same_motion_and_another_one_another(ours):
     first, again = ours(*given)[0], ours(*given)[0]
     assert torch.equal(first, again)
     noise = torch.from_numpy(np.random.default_rng(9).standard_normal((1, 16), dtype=np.float32))
-    other = ours(given[0], given[1], noise, *given[3:])[0]
+    with silenced(ours, 2):
+        first, other = (ours(given[0], given[1], drawn, *given[3:])[0] for drawn in (given[2], noise))
     assert not torch.equal(first, other)
     assert (first - other).norm() < 0.3 * first.norm()  # a variation, not another expression
 
@@ -122,18 +125,50 @@ def test_motion_keeps_its_size_where_the_papers_mapper_throws_it_away(ours):
     assert sizes[1] > 0.9 * sizes[-1]
 
 
+@contextmanager
+def silenced(network, *parts):
+    """Silence what rises (0), passes (1) or sways (2)."""
+    weight, bias = network.fc2.weight.clone(), network.fc2.bias.clone()
+    for part in parts:
+        rows = slice(part * network.num_moved, (part + 1) * network.num_moved)
+        network.fc2.weight[rows] = 0
+        network.fc2.bias[rows] = 0
+    yield
+    network.fc2.weight.copy_(weight)
+    network.fc2.bias.copy_(bias)
+
+
 @torch.no_grad()
-def test_what_passes_is_back_at_the_end(ours):
-    """With the part that rises and stays silenced, the rest is a motion that comes and goes."""
-    weight, bias = ours.fc2.weight.clone(), ours.fc2.bias.clone()
-    ours.fc2.weight[: ours.num_moved] = 0
-    ours.fc2.bias[: ours.num_moved] = 0
-    delta_ws = ours(*inputs(41))[0][0].flatten(1).norm(dim=1)
-    ours.fc2.weight.copy_(weight)
-    ours.fc2.bias.copy_(bias)
+def test_what_passes_and_what_sways_is_back_at_the_end(ours):
+    with silenced(ours, 0):
+        delta_ws = ours(*inputs(41))[0][0].flatten(1).norm(dim=1)
     assert delta_ws[0] == 0
+    assert delta_ws.max() > 0.01
     assert delta_ws[-1] < 1e-4
-    assert delta_ws[20] > 0.01
+
+
+def test_a_sway_goes_to_both_sides_and_is_still_where_frames_are_judged():
+    course = sway(torch.linspace(0, 1, 41))
+    assert course[[0, 20, 40]].abs().max() < 1e-6
+    assert course[:20].max() == pytest.approx(1, abs=0.01)
+    assert course[20:].min() == pytest.approx(-1, abs=0.01)
+    steps = (course[1:] - course[:-1]).abs()
+    assert steps[0] < 0.2 * steps.max()
+
+
+@torch.no_grad()
+def test_the_seed_tosses_for_the_side_that_the_head_sways_to(ours):
+    given = inputs(9)
+    signs = toss(torch.tensor([[0.3, -1.0], [-0.3, 1.0], [0.0, 1.0]]))
+    assert signs.tolist() == [1, -1, 0]
+    side = torch.zeros_like(given[2])
+    side[0, 0] = 1e-6  # too little to change anything else
+    with silenced(ours, 0, 1):
+        one, other, still = (ours(given[0], given[1], noise, *given[3:])[0] for noise in (side, -side, 0 * side))
+    assert one[0, 2].norm() > 0.01
+    assert (one[0, 2] - other[0, 2]).norm() > one[0, 2].norm()  # two ways from the still face
+    assert torch.allclose(one[0, 4], other[0, 4], atol=1e-4)  # through the middle at half time
+    assert still.abs().max() < 1e-5
 
 
 @torch.no_grad()
@@ -187,6 +222,48 @@ def test_the_teacher_stays_in_range_at_twice_the_strength():
     opened = frames[-1, NAMES.index("mouth_open")] * 0.5 + 0.03
     assert float(opened) == pytest.approx(1.0, abs=1e-5)
     assert params["mouth_open"] < 0.2
+
+
+def sway_one(targets, intensity=1.0, frames=41):
+    """Give how far yaw and roll are from where they began: [frames,2], sways of -0.1 and 0.2."""
+    factors = torch.from_numpy(encode(sample_parameters(np.random.default_rng(3))))[None]
+    sways = tabulate_sways(MotionRecipe(sway_yaw=-0.1, sway_roll=0.2))[None]
+    given = tabulate_targets([Caption("", targets)]), torch.tensor([intensity]), torch.linspace(0, 1, frames)[None]
+    still, swaying = teach(factors, *given)[0], teach(factors, *given, sways)[0]
+    pose = [NAMES.index(name) for name in ("yaw", "roll")]
+    others = [k for k in range(len(NAMES)) if k not in pose]
+    assert torch.equal(still[:, others], swaying[:, others])
+    return (swaying - still)[:, pose]
+
+
+@pytest.mark.parametrize("targets", [(("smile", 1.0),), (("wink_l", 1.0),), (("look_left", 0.8), ("smile", 1.0))])
+def test_the_teachers_head_sways_and_is_back_at_the_end_and_at_a_winks_top(targets):
+    pose = sway_one(targets)
+    assert pose[[0, 20, 40]].abs().max() < 1e-6
+    assert pose[:20].sum(0).sign().tolist() == [-1, 1]  # the recipe's side first
+    assert pose.amax(0).tolist() == pytest.approx([0.1, 0.2], rel=0.01)
+    assert pose.amin(0).tolist() == pytest.approx([-0.1, -0.2], rel=0.01)
+
+
+def test_the_teachers_head_sways_with_the_size_of_the_motion():
+    whole, weak = sway_one((("smile", 1.0),)), sway_one((("smile", 0.5),), intensity=0.5)
+    assert torch.allclose(weak, whole / 4, atol=1e-6)
+    assert torch.allclose(sway_one((("smile", 1.0),), intensity=2.0), whole, atol=1e-6)  # not beyond
+
+
+@pytest.mark.parametrize(("targets", "intensity"), [((), 1.0), ((("smile", 1.0),), 0.0)])
+def test_the_teachers_head_keeps_still_where_nothing_moves(targets, intensity):
+    assert not sway_one(targets, intensity).any()
+
+
+def test_the_teachers_head_stays_in_range():
+    factors = torch.from_numpy(encode(sample_parameters(np.random.default_rng(3))))[None]
+    roll = NAMES.index("roll")
+    factors[0, roll] = 0.95
+    given = tabulate_targets([Caption("", (("smile", 1.0),))]), torch.ones(1), torch.linspace(0, 1, 41)[None]
+    frames = move_factors(factors, *given, tabulate_sways(MotionRecipe(sway_roll=0.2))[None])[0]
+    assert frames[:, roll].max() == pytest.approx(1.0)
+    assert frames[:, roll].min() == pytest.approx(0.75, rel=0.01)
 
 
 def test_amplitude_is_monotone_or_returns():

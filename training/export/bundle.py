@@ -110,14 +110,16 @@ def shrink(
 
 
 def export_motion(network: MotionNetwork, rng: np.random.Generator) -> tuple[onnx.ModelProto, dict[str, float]]:
-    """Export the motion network and compare it at several numbers of frames, evenly spread and not."""
+    """Export the motion network and compare it at several numbers of frames, evenly spread and not, swaying to
+    either side first and not at all."""
     graph = build_motion_graph(network, OPSET)
     worst = 0.0
-    for frames in (1, 2, 17, 100):
+    for frames, side in ((1, 1), (2, -1), (17, 1), (33, 0), (100, -1)):
         progress = np.sort(np.concatenate([[0.0], rng.random(frames - 1)])).astype(np.float32)
         embeds = rng.standard_normal((2, network.embed_dim), dtype=np.float32)
         text, face = embeds / np.linalg.norm(embeds, axis=1, keepdims=True)
         noise = rng.standard_normal((1, network.h_dim), dtype=np.float32)
+        noise[0, 0] = side * abs(noise[0, 0])
         intensity = np.array([1.3], np.float32)
         tensors = [torch.from_numpy(a) for a in (text[None], face[None], noise, intensity, progress[None])]
         wanted, _ = network(*tensors)

@@ -110,6 +110,11 @@ def _add_envelopes(graph: GraphBuilder, progress: str) -> tuple[str, str]:
     return _add_smoothstep(graph, progress), passing
 
 
+def _add_sway(graph: GraphBuilder, progress: str) -> str:
+    swaying = graph.add("Sin", graph.add("Mul", _add_smoothstep(graph, progress), graph.constant(2 * np.pi)))
+    return graph.add("Mul", swaying, graph.add("Sign", graph.slice("noise", 0, 1, axis=1)))
+
+
 def _add_clip(graph: GraphBuilder, network: MotionNetwork, x: str) -> str:
     lows, highs = graph.constant(network.lows.numpy()), graph.constant(network.highs.numpy())
     return graph.add("Max", graph.add("Min", x, highs), lows)
@@ -177,13 +182,15 @@ def build_motion_graph(network: MotionNetwork, opset: int) -> onnx.ModelProto:
     x = graph.linear(network.fc2, x)
     rising, passing = _add_envelopes(graph, column)
     rises = graph.add("Mul", graph.slice(x, 0, moved_dim, axis=1), rising)
-    passes = graph.add("Mul", graph.slice(x, moved_dim, END, axis=1), passing)
-    reached = _add_clip(graph, network, graph.add("Add", now, graph.add("Add", rises, passes)))
+    passes = graph.add("Mul", graph.slice(x, moved_dim, 2 * moved_dim, axis=1), passing)
+    sways = graph.add("Mul", graph.slice(x, 2 * moved_dim, END, axis=1), _add_sway(graph, column))
+    moved = graph.add("Add", graph.add("Add", rises, passes), sways)
+    reached = _add_clip(graph, network, graph.add("Add", now, moved))
     rest = graph.add("Tile", graph.slice(factors, moved_dim, END, axis=1), times)
     w = _add_mapping(graph, network.mapping, graph.add("Concat", reached, rest, axis=1))
-    moved = graph.add("Unsqueeze", graph.add("Sub", w, graph.slice(w, 0, 1)), graph.constant(np.array([1]), np.int64))
+    deltas = graph.add("Unsqueeze", graph.add("Sub", w, graph.slice(w, 0, 1)), graph.constant(np.array([1]), np.int64))
     gates = graph.constant(network.row_gates.detach().numpy()[:, None])
-    graph.add("Mul", moved, gates, output="delta_ws")
+    graph.add("Mul", deltas, gates, output="delta_ws")
     inputs = [
         _describe("text_embed", (1, embed_dim)),
         _describe("image_embed", (1, embed_dim)),

@@ -130,6 +130,22 @@ def envelopes(progress: Tensor) -> tuple[Tensor, Tensor]:
     return smoothstep(progress), smoothstep(torch.minimum(progress, 1 - progress) / PASSING_RISE)
 
 
+def sway(progress: Tensor) -> Tensor:
+    """Give how far the head sways: out to one side, through the middle, to the other side, and back.
+
+    Shapes: [...] in [0,1] → [...] in [-1,1]; it starts and ends softly, and is 0 at progress 0, ½ (a wink's top) and 1.
+    """
+    return torch.sin(2 * math.pi * smoothstep(progress))
+
+
+def toss(noise: Tensor) -> Tensor:
+    """Give the side that the head sways to first, 1 or -1: the seed decides. A 0, which no seed draws, keeps it still.
+
+    Shapes: noise [N,h_dim] → [N].
+    """
+    return torch.sign(noise[:, 0])
+
+
 class MotionNetwork(nn.Module):
     """Our motion generator: the paper's recurrence, driven by the phase, with a mapper that keeps the size of m_k.
 
@@ -137,7 +153,8 @@ class MotionNetwork(nn.Module):
     cell sees the phase, so a wink can come back; h_0 starts from the sentence, the face and the intensity, with
     0.01·noise on top. The mapper divides m_k by a constant instead of its size and is zero at frame 0 by
     construction; it says how expression factors change and speaks through the generator's own mapping, which rendered
-    domains know, so that nothing but expressions can move. One gate a ws row says where motion lives.
+    domains know, so that nothing but expression and pose can move. The first number of the noise tosses for the side
+    that the head sways to, so that two seeds are two takes. One gate a ws row says where motion lives.
     """
 
     lows: Tensor
@@ -169,7 +186,7 @@ class MotionNetwork(nn.Module):
         self.read1 = FullyConnected(hidden, factor_dim)
         self.fc0 = FullyConnected(2 * embed_dim + NUM_PHASES + 1 + self.num_moved, hidden)
         self.fc1 = FullyConnected(hidden, hidden)
-        self.fc2 = FullyConnected(hidden, 2 * self.num_moved)
+        self.fc2 = FullyConnected(hidden, 3 * self.num_moved)
         self.row_gates = nn.Parameter(torch.ones(num_ws))
 
     def forward(
@@ -183,7 +200,7 @@ class MotionNetwork(nn.Module):
         """
         codes = self.recur(text_embed, image_embed, noise, intensity, progress)
         factors = self.read(image_embed)
-        change = self.change(codes, image_embed, factors, intensity, progress)
+        change = self.change(codes, image_embed, factors, intensity, progress, toss(noise))
         return self.map(factors, change), codes
 
     def recur(
@@ -217,21 +234,30 @@ class MotionNetwork(nn.Module):
         return torch.cat([moved, factors[:, self.num_moved :]], 1)
 
     def change(
-        self, motion_codes: Tensor, image_embed: Tensor, factors: Tensor, intensity: Tensor, progress: Tensor
+        self,
+        motion_codes: Tensor,
+        image_embed: Tensor,
+        factors: Tensor,
+        intensity: Tensor,
+        progress: Tensor,
+        side: Tensor,
     ) -> Tensor:
-        """Say how the factors change, within their ranges: what rises and stays, and what comes and goes.
+        """Say how the factors change, within their ranges: what rises and stays, what comes and goes, and what sways.
 
-        The two envelopes start softly; the second is back at zero in the end, so a wink ends with open eyes.
+        All three start softly; the second is back at zero in the end, so a wink ends with open eyes, and so is the
+        third, which has passed through zero when a wink is at its top.
 
-        Shapes: motion_codes [N,T,embed_dim], factors [N,factor_dim] → [N,T,moved], zero at progress 0.
+        Shapes: motion_codes [N,T,embed_dim], factors [N,factor_dim], side [N] of `toss` → [N,T,moved], zero at
+        progress 0.
         """
         frames = motion_codes.shape[1]
         phases, now = phase_features(progress), factors[:, : self.num_moved]
         fixed = torch.cat([image_embed * math.sqrt(self.embed_dim), intensity[:, None], now], 1)[:, None]
         shaped = self._layers(torch.cat([motion_codes * self.code_scale, phases, fixed.expand(-1, frames, -1)], 2))
         rising, passing = (envelope[:, :, None] for envelope in envelopes(progress))
-        moved = rising * shaped[..., : self.num_moved] + passing * shaped[..., self.num_moved :]
-        reached = now[:, None] + moved
+        swaying = (sway(progress) * side[:, None])[:, :, None]
+        rises, passes, sways = shaped.split(self.num_moved, 2)
+        reached = now[:, None] + rising * rises + passing * passes + swaying * sways
         return self._clip(reached) - now[:, None]
 
     def map(self, factors: Tensor, change: Tensor) -> Tensor:

@@ -104,6 +104,9 @@ class MotionRecipe:
     face_noise: float = 0.1
     floor: float = 0.15  # of the mean teacher's size, under the divisor of the loss
     read_weight: float = 2.0
+    # how far the head sways to either side while the face moves, in half-ranges of the factor; 0: it keeps still
+    sway_yaw: float = 0.0
+    sway_roll: float = 0.0
     # light losses on drawn frames (training/motion_pictures.py); all 0: nothing is drawn
     direction_weight: float = 0.0  # language direction, at most 0.1
     identity_weight: float = 0.0
@@ -217,6 +220,7 @@ HUMAN_128 = Recipe(
     domain="human",
     resolution=128,
     generator=GeneratorRecipe(channels=(128, 128, 128, 96, 48, 24), w_dim=128, phases=TO_128_PX),
+    motion=MotionRecipe(sway_yaw=0.1, sway_roll=0.2),
 )
 
 HUMAN_256 = Recipe(
@@ -227,6 +231,7 @@ HUMAN_256 = Recipe(
     generator=GeneratorRecipe(
         channels=(128, 128, 128, 96, 48, 24, 16), w_dim=128, phases=(*TO_128_PX, TO_256_PX, finer(2200, rare=8))
     ),
+    motion=MotionRecipe(sway_yaw=0.1, sway_roll=0.2),
 )
 
 ANIME_256 = Recipe(
@@ -248,6 +253,7 @@ ANIME_256 = Recipe(
             replace(finer(13_500, rare=8), crop=0.1, squared=60.0, singles=4, late_face_gain=1.0),
         ),
     ),
+    motion=MotionRecipe(sway_yaw=0.06, sway_roll=0.12),
 )
 
 DOG_256 = Recipe(
@@ -260,6 +266,7 @@ DOG_256 = Recipe(
     generator=GeneratorRecipe(
         channels=(128, 128, 128, 96, 48, 24, 16), w_dim=128, phases=(*FROM_ANOTHER_DOMAIN, finer(2500))
     ),
+    motion=MotionRecipe(sway_yaw=0.05, sway_roll=0.3),
 )
 
 SMOKE = Recipe(
@@ -279,7 +286,7 @@ SMOKE = Recipe(
     language="smoke",
     embedding=EmbeddingRecipe(steps=6, batch=16, captions=4),
     inversion=InversionRecipe(steps=4, w_steps=2, batch=2, w_batch=4),
-    motion=MotionRecipe(h_dim=16, hidden=24, steps=6, batch=8, captions=600),
+    motion=MotionRecipe(h_dim=16, hidden=24, steps=6, batch=8, captions=600, sway_yaw=0.1, sway_roll=0.2),
     log_every=2,
     evaluate_every=3,
 )

@@ -149,6 +149,7 @@ function readFields() {
   if (seed) fields.seed = seed;
   if (models.length > 1) fields.model = $("model").value;
   if ($("loop").value !== "none") fields.loop = $("loop").value;
+  if ($("sway").value !== "true") fields.sway = $("sway").value;
   if (face.kind === "sampled") fields.source = "sampled";
   else if ($("compose").value !== "crop") fields.compose = $("compose").value;
   return fields;

@@ -75,6 +75,7 @@ def test_post_json(client: TestClient, photo: bytes, prefix: str) -> None:
 
 def test_form_and_json_ask_for_the_same(client: TestClient, rooms: Resources, photo: bytes) -> None:
     fields = {"intensity": 1.5, "fps": 12, "frames": 9, "loop": "pingpong", "easing": "linear", "align": "none"}
+    fields["sway"] = False
     nested = {"output": {"format": "webm", "size": 128, "quality": 50, "poster": False}, "metadata": {"a": "b"}}
     encoded = base64.b64encode(photo).decode()
     client.post("/v1/animations", json={"prompt": "sad", "image_base64": encoded, **fields, **nested})

@@ -52,6 +52,7 @@ def pointers(problem: dict[str, Any]) -> list[str]:
         ({"seed": 2**32}, "#/seed"),
         ({"loop": "forever"}, "#/loop"),
         ({"easing": ""}, "#/easing"),
+        ({"sway": "perhaps"}, "#/sway"),
         ({"align": "yes"}, "#/align"),
         ({"source": "camera"}, "#/source"),
         ({"output": {"size": 65}}, "#/output/size"),

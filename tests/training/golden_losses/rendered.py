@@ -34,7 +34,9 @@ from training.motion_pictures import PictureLosses
 from training.networks.encoder import ImageTower
 from training.recipes import EmbeddingRecipe, InversionRecipe, MotionRecipe
 
-MOTION = MotionRecipe(h_dim=12, hidden=16, steps=STEPS, batch=8, captions=700, frames=(4, 7))
+MOTION = MotionRecipe(
+    h_dim=12, hidden=16, steps=STEPS, batch=8, captions=700, frames=(4, 7), sway_yaw=0.1, sway_roll=0.2
+)
 READER_WIDTH = 8
 
 
