@@ -84,8 +84,8 @@ def move_factors(
 ) -> Tensor:
     """Give the teacher's factors at every frame.
 
-    `sways`: how far each factor goes to one side and to the other while the face moves; it is back at the end, and at
-    a wink's top. None: nothing sways. A sentence that asks for nothing sways nothing.
+    `sways`: how far each factor goes to one side and to the other while the face moves; it is back at the end, and
+    while a wink is at its top. None: nothing sways. A sentence that asks for nothing sways nothing.
 
     Shapes: factors [N,Z_DIM], intensity [N], progress [N,T], sways [N,NUM_EXPRESSION] in half-ranges → [N,T,Z_DIM];
     only expression factors move, clipped to their ranges.
@@ -99,7 +99,8 @@ def move_factors(
         state = torch.maximum(torch.minimum(state + step, highs), lows)
     if sways is not None:
         asked = (targets.strengths.amax(1) * intensity).clamp(0, 1)
-        state = state + sway(progress)[:, :, None] * (asked[:, None] * sways)[:, None]
+        passing = envelopes(progress)[1] * (targets.cyclic * targets.strengths).amax(1).clamp(0, 1)[:, None]
+        state = state + (sway(progress) * (1 - passing) * asked[:, None])[:, :, None] * sways[:, None]
         state = torch.maximum(torch.minimum(state, highs), lows)
     frames[..., :NUM_EXPRESSION] = state
     return frames

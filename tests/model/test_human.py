@@ -12,6 +12,7 @@ import tokenizers
 
 from model.animator import Animator, Face
 from model.bundle.reader import read_bundle
+from model.noise import draw_normal
 from model.tokenizer import WordPieceTokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,18 @@ def test_something_visible_happens_and_nothing_flickers(animator: Animator, face
     assert (changed > 40).sum() < 0.25 * changed.size  # and most of the picture stays as it is
     flicker = np.abs(np.diff(frames, 2, axis=0)).mean(axis=(1, 2, 3))
     assert flicker.max() < 0.35 * moved.max()
+
+
+def test_the_head_sways_to_the_seeds_side_and_back_unless_it_is_to_keep_still(animator: Animator, face: Face) -> None:
+    """Seeds 4 and 1 toss for different sides; the face itself does the same."""
+    assert draw_normal(4, 1, 1)[0] < 0 < draw_normal(1, 1, 1)[0]
+    left, right = (animator.move(face, "smiling", 49, seed).delta_ws for seed in (4, 1))
+    still = animator.move(face, "smiling", 49, 1, sway=False).delta_ws
+    sizes = norms(still)
+    middle = norms((left + right) / 2 - still)
+    assert norms(left - right).max() > 0.1 * sizes.max()
+    assert middle.max() < 0.3 * norms(left - still).max()  # the two sides mirror each other around the still head
+    assert norms(left - still)[[0, -1]].max() < 0.02 * sizes.max()
 
 
 def test_wink_comes_back(animator: Animator, face: Face) -> None:

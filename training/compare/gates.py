@@ -10,7 +10,7 @@ import numpy as np
 
 from training.compare.figures import FIGURES, Figure, Row, combine
 
-OURS, INTERPOLATION, MOCOGAN = "ours", "interpolation", "mocogan-hd"
+OURS, STILL, INTERPOLATION, MOCOGAN = "ours", "head still", "interpolation", "mocogan-hd"
 FLOW_RATIO = 1.5
 FIGURES_BY_KEY = {figure.key: figure for figure in FIGURES}
 

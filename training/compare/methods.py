@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from model.animator import Animator, Face
 from model.motion import Motion
+from training.compare.gates import OURS, STILL
 from training.errors import DataError
 from training.faces.domains import Domain
 from training.faces.expressions import CYCLIC, apply_expression
@@ -92,12 +93,14 @@ def draw(animator: Animator, face: Face, delta_ws: Deltas) -> Frames:
 
 
 class Ours:
-    """The bundle as it is served."""
+    """The bundle as it is served; and with its head kept still, which says what the sway does for each figure."""
 
-    name, title, max_scale, finished = "ours", "ours (this bundle)", MAX_INTENSITY, True
+    max_scale, finished = MAX_INTENSITY, True
 
-    def __init__(self, animator: Animator) -> None:
-        self.animator = animator
+    def __init__(self, animator: Animator, sway: bool = True) -> None:
+        self.animator, self.sway = animator, sway
+        self.name = OURS if sway else STILL
+        self.title = "ours (this bundle)" if sway else "ours, the head kept still (sway: false)"
 
     def film(self, case: Case, scale: float) -> Frames:
         """Draw the video at an intensity."""
@@ -108,7 +111,8 @@ class Ours:
         return draw(self.animator, case.face, np.stack([self._move(case, scale)[frame] for scale in scales]))
 
     def _move(self, case: Case, scale: float) -> Deltas:
-        return self.animator.move(case.face, case.sentence, case.frames, case.seed, intensity=scale).delta_ws
+        asked = case.face, case.sentence, case.frames, case.seed
+        return self.animator.move(*asked, intensity=scale, sway=self.sway).delta_ws
 
 
 class ScaledRival:
@@ -177,11 +181,11 @@ def envelope(frames: int, cyclic: bool) -> list[float]:
 
 
 def open_methods(animator: Animator, rivals: Path | None) -> list[Method]:
-    """Give our bundle and all rivals of a run folder, ours first.
+    """Give our bundle, swaying and with its head kept still, and all rivals of a run folder.
 
     Raises: TrainingError where the folder holds no rival, or one that belongs to another bundle.
     """
-    methods: list[Method] = [Ours(animator)]
+    methods: list[Method] = [Ours(animator), Ours(animator, sway=False)]
     if rivals is not None:
         from training.baselines.rivals import open_rivals
         from training.baselines.runs import open_base

@@ -133,7 +133,7 @@ def envelopes(progress: Tensor) -> tuple[Tensor, Tensor]:
 def sway(progress: Tensor) -> Tensor:
     """Give how far the head sways: out to one side, through the middle, to the other side, and back.
 
-    Shapes: [...] in [0,1] → [...] in [-1,1]; it starts and ends softly, and is 0 at progress 0, ½ (a wink's top) and 1.
+    Shapes: [...] in [0,1] → [...] in [-1,1]; it starts and ends softly, and is 0 at progress 0, ½ and 1.
     """
     return torch.sin(2 * math.pi * smoothstep(progress))
 
@@ -245,7 +245,7 @@ class MotionNetwork(nn.Module):
         """Say how the factors change, within their ranges: what rises and stays, what comes and goes, and what sways.
 
         All three start softly; the second is back at zero in the end, so a wink ends with open eyes, and so is the
-        third, which has passed through zero when a wink is at its top.
+        third.
 
         Shapes: motion_codes [N,T,embed_dim], factors [N,factor_dim], side [N] of `toss` → [N,T,moved], zero at
         progress 0.

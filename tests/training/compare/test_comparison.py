@@ -24,7 +24,7 @@ from training.compare.comparison import (
     read_phrases,
 )
 from training.compare.judging import BundleTowers, FrameReader, open_bundle
-from training.compare.methods import Ours, Renderer, ScaledRival, envelope, tell_training
+from training.compare.methods import Ours, Renderer, ScaledRival, envelope, open_methods, tell_training
 from training.compare.report import Outcome, write_report
 from training.compare.trials import Bench
 from training.errors import DataError
@@ -69,7 +69,8 @@ def add_rivals(animator: Animator) -> list[Rival]:
 def outcome(opened: tuple[Animator, BundleTowers], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     animator, towers = opened
     settings = Settings(BUNDLE, None, tmp_path_factory.mktemp("report"), people=1, frames=FRAMES)
-    methods = [Ours(animator), *(ScaledRival(rival, animator) for rival in add_rivals(animator))]
+    rivals = (ScaledRival(rival, animator) for rival in add_rivals(animator))
+    methods = [*open_methods(animator, None), *rivals]
     lines: list[str] = []
     outcome = compare_methods(settings, animator, towers, Judge("human"), methods, PHRASES, lines.append)
     assert lines[0].startswith("1/2 faces and sentences")
@@ -118,6 +119,15 @@ def test_flow_is_told_apart_by_where_the_truth_moves(outcome: Outcome) -> None:
     assert walk["flow_elsewhere"].mean > 10 * true["flow_elsewhere"].mean
 
 
+def test_the_report_says_what_the_sway_does(outcome: Outcome) -> None:
+    ours, still = (outcome.summaries(equal=True)[name] for name in ("ours", "head still"))
+    assert still["progress"].mean == pytest.approx(ours["progress"].mean, abs=0.03)
+    assert still["flow"].mean < 0.7 * ours["flow"].mean
+    assert still["acd"].mean < ours["acd"].mean
+    text = (outcome.settings.out / "report.md").read_text()
+    assert f"flow is {still['flow'].mean:.3g} instead of {ours['flow'].mean:.3g} px" in text
+
+
 def test_known_faults_show(outcome: Outcome) -> None:
     states = {gate.statement: gate.state for gate in outcome.gates()}
     assert states["flow jitter below that of mocogan-hd"] == "PASS"
@@ -137,7 +147,7 @@ def test_the_report_is_whole(outcome: Outcome) -> None:
     results = json.loads((out / "results.json").read_text())
     assert {gate["state"] for gate in results["gates"]} <= {"PASS", "FAIL"}
     assert results["equal_progress"]["ours"]["progress"]["videos"] == 2
-    assert len(results["videos"]) == 2 * 4
+    assert len(results["videos"]) == 2 * 5
     passed = sum(gate["state"] == "PASS" for gate in results["gates"] if not gate["extra"])
     assert f"{passed} of 7 gates passed" in text
     assert "“winking”" in text
@@ -159,6 +169,11 @@ def test_ours_is_what_the_service_makes(opened: tuple[Animator, BundleTowers]) -
     served = np.concatenate(list(animator.animate(case.face.crop, "smiling", FRAMES, case.seed, intensity=0.7)))
     assert np.array_equal(Ours(animator).film(case, 0.7), served)
     assert np.array_equal(Ours(animator).sample(case, [0.0, 0.7], 3)[1], served[3])
+    still = np.concatenate(
+        list(animator.animate(case.face.crop, "smiling", FRAMES, case.seed, intensity=0.7, sway=False))
+    )
+    assert np.array_equal(Ours(animator, sway=False).film(case, 0.7), still)
+    assert not np.array_equal(still, served)
 
 
 def test_cases_vary_faces_and_sentences_and_repeat_exactly(opened: tuple[Animator, BundleTowers]) -> None:
