@@ -72,10 +72,12 @@ def test_curl_makes_the_same_film(open_page: Callable[..., Page], base_url: str,
     page = open_page()
     page.fill("#prompt", 'winks; it\'s "fun" $HOME, then laughs')
     set_duration(page, 0.5)
+    page.select_option("#sway", "false")
     page.click("#submit")
     wait_for_result(page)
     page.click("summary")
     command = page.inner_text("#curl")
+    assert "sway=false" in command
     film = httpx.get(
         f"{base_url}{page.get_attribute('#download', 'href')}", follow_redirects=True, timeout=PATIENCE_S
     ).content
