@@ -29,7 +29,8 @@ class Motion:
     """What a face does over a video. A few hundred kB even for long videos: frames are drawn from it in batches.
 
     Shapes: delta_ws [T,num_ws,w_dim], motion_codes [T,embed_dim].
-    ``peak_frame`` is the frame in which the face is farthest from where it began (what a poster should show).
+    ``peak_frame`` is the frame in which the face is farthest from where it began, whatever its head does meanwhile
+    (what a poster should show).
     """
 
     delta_ws: NDArray[np.float32]
@@ -73,6 +74,24 @@ class MotionGenerator:
             ModelError: validation-failed for arguments out of range; internal where the graph breaks its contract.
         """
         _check_arguments(text_embeds, frames, seed, intensity, easing)
+        delta_ws, motion_codes = self._follow(text_embeds, image_embed, frames, seed, intensity, easing, sway)
+        # In W+ a turn of the head may be a longer way than a smile: the face alone says which frame shows most of it.
+        face_ws = delta_ws
+        if sway:
+            face_ws, _ = self._follow(text_embeds, image_embed, frames, seed, intensity, easing, sway=False)
+        return Motion(delta_ws, motion_codes, find_peak(face_ws))
+
+    def _follow(
+        self,
+        text_embeds: Sequence[NDArray[np.float32]],
+        image_embed: NDArray[np.float32],
+        frames: int,
+        seed: int,
+        intensity: float,
+        easing: Easing,
+        sway: bool,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return delta_ws and motion_codes of all frames, one sentence after another."""
         segment, phase = lay_frames(frames, len(text_embeds))
         weight = phase if easing == "linear" else smoothstep(phase)
         progress = bend_linear(phase) if easing == "linear" else phase
@@ -98,7 +117,7 @@ class MotionGenerator:
             rest = deltas[-1], codes[-1]
         assert delta_ws is not None
         assert motion_codes is not None
-        return Motion(delta_ws, motion_codes, find_peak(delta_ws))
+        return delta_ws, motion_codes
 
     def _run(
         self,

@@ -65,7 +65,7 @@ def test_motion_starts_from_the_still_face_softly(animator: Animator, face: Face
 
 @pytest.mark.parametrize("prompt", CORE)
 def test_something_visible_happens_and_nothing_flickers(animator: Animator, face: Face, prompt: str) -> None:
-    frames = draw(animator, face, prompt, 32)
+    frames = draw(animator, face, prompt, 48)
     moved = np.abs(frames - frames[0]).mean(axis=(1, 2, 3))
     changed = np.abs(frames - frames[0]).max(axis=3).max(axis=0)
     assert (changed > 40).mean() > 0.002  # pixels that nobody overlooks
@@ -75,15 +75,23 @@ def test_something_visible_happens_and_nothing_flickers(animator: Animator, face
 
 
 def test_the_head_sways_to_the_seeds_side_and_back_unless_it_is_to_keep_still(animator: Animator, face: Face) -> None:
-    """Seeds 4 and 1 toss for different sides; the face itself does the same."""
-    assert draw_normal(4, 1, 1)[0] < 0 < draw_normal(1, 1, 1)[0]
-    left, right = (animator.move(face, "smiling", 49, seed).delta_ws for seed in (4, 1))
+    """Another seed may toss for another side; the face itself does the same."""
+    h_dim = animator.manifest.h_dim
+    assert draw_normal(1, 1, h_dim)[0] < 0 < draw_normal(5, 1, h_dim)[0]
+    left, right = (animator.move(face, "smiling", 49, seed).delta_ws for seed in (1, 5))
     still = animator.move(face, "smiling", 49, 1, sway=False).delta_ws
     sizes = norms(still)
     middle = norms((left + right) / 2 - still)
     assert norms(left - right).max() > 0.1 * sizes.max()
     assert middle.max() < 0.3 * norms(left - still).max()  # the two sides mirror each other around the still head
     assert norms(left - still)[[0, -1]].max() < 0.02 * sizes.max()
+
+
+@pytest.mark.parametrize("sway", [True, False])
+def test_the_peak_is_the_faces_and_not_the_heads(animator: Animator, face: Face, sway: bool) -> None:
+    """Where the head turns it is farther from the still face in W+ than a whole smile."""
+    assert animator.move(face, "smiling", 48, seed=1, sway=sway).peak_frame == 47
+    assert 16 <= animator.move(face, "winking", 48, seed=1, sway=sway).peak_frame <= 31
 
 
 def test_wink_comes_back(animator: Animator, face: Face) -> None:

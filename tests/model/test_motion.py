@@ -169,7 +169,7 @@ def test_the_first_number_of_the_noise_is_0_only_where_the_head_keeps_still(sway
     embed = np.ones(4, np.float32)
     MotionGenerator(Listener(), h_dim=8).generate([embed, embed], embed, frames=9, seed=3, sway=sway)
     drawn = [draw_normal(3, 1 + step, 8) for step in (0, 1)]
-    for noise, wanted in zip(noises, drawn, strict=True):
+    for noise, wanted in zip(noises[:2], drawn, strict=True):
         assert noise[0] == (wanted[0] if sway else 0)
         assert np.array_equal(noise[1:], wanted[1:])
 

@@ -25,7 +25,7 @@ def test_sway_false_keeps_the_head_still(tmp_path: Path):
         asked = {"prompt": "smiling", "source": "sampled", "frames": FRAMES, "output": {"format": "apng"}, **wanted}
         order = Order("anm_1", BUNDLE, None, AnimationOptions.model_validate(asked), 1, scratch)
         done = make_video(animator, order, lambda _: None, lambda: None)
-        films[name] = np.concatenate(list(read_frames(done.video.path))).astype(float)
+        films[name] = np.stack(list(read_frames(done.video.path))).astype(float)
     swaying, still = films["swaying"], films["still"]
     crown = slice(0, swaying.shape[1] // 4)  # hair and background: no smile reaches them
 

@@ -220,7 +220,7 @@ HUMAN_128 = Recipe(
     domain="human",
     resolution=128,
     generator=GeneratorRecipe(channels=(128, 128, 128, 96, 48, 24), w_dim=128, phases=TO_128_PX),
-    motion=MotionRecipe(sway_yaw=0.1, sway_roll=0.2),
+    motion=MotionRecipe(sway_yaw=0.1, sway_roll=0.25),
 )
 
 HUMAN_256 = Recipe(
@@ -231,7 +231,7 @@ HUMAN_256 = Recipe(
     generator=GeneratorRecipe(
         channels=(128, 128, 128, 96, 48, 24, 16), w_dim=128, phases=(*TO_128_PX, TO_256_PX, finer(2200, rare=8))
     ),
-    motion=MotionRecipe(sway_yaw=0.1, sway_roll=0.2),
+    motion=MotionRecipe(sway_yaw=0.1, sway_roll=0.25),
 )
 
 ANIME_256 = Recipe(

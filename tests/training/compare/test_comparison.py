@@ -35,7 +35,7 @@ from training.metrics.flow import DisFlow
 
 BUNDLE = Path(__file__).parents[3] / "bundles" / "human"
 HUMAN = find_domain("human")
-FRAMES = 6
+FRAMES = 10
 PHRASES = {"smiling": ["smiling"], "winking": ["winking"]}
 
 
