@@ -101,7 +101,7 @@ class Colours:
 
 def test_the_tower_learns_what_captions_tell_apart():
     captions = Captions((("dark",), ("light",)), np.arange(40) % 2)
-    recipe = TowerRecipe(widths=(4, 6, 6, 8, 8), feature_dim=16, steps=16, batch=8, lr=6e-3, ema_decay=0.5)
+    recipe = TowerRecipe(widths=(4, 6, 6, 8, 8), feature_dim=16, steps=32, batch=8, lr=6e-3, ema_decay=0.5)
     embeds = {"dark": torch.eye(8)[:1], "light": torch.eye(8)[1:2]}
     pictures = Colours()
     stage = CaptionStage(
