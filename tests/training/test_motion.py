@@ -143,7 +143,7 @@ def test_what_passes_and_what_sways_is_back_at_the_end(ours):
     with silenced(ours, 0):
         delta_ws = ours(*inputs(41))[0][0].flatten(1).norm(dim=1)
     assert delta_ws[0] == 0
-    assert delta_ws.max() > 0.01
+    assert delta_ws[20] > 0.01
     assert delta_ws[-1] < 1e-4
 
 
